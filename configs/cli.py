@@ -1,0 +1,180 @@
+"""The command line: each verb's options, typed, generated from dataclasses on top of a named configuration."""
+
+import argparse
+import contextlib
+import io
+import json
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import tyro
+from tyro.conf import AvoidSubcommands, FlagCreatePairsOff, arg
+
+from configs.presets import PIPELINES, quick
+from configs.schema import PARTS, Config, UserError, pick
+
+T = TypeVar("T")
+RUNS = Path("runs")
+
+
+def data_root() -> Path:
+    return Path(os.environ.get("FLOWFERRY_DATA", "data"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions:
+    """Train a pipeline, or go on with it: the same command again resumes."""
+
+    pipeline: str
+    """A name from `list`, or the folder of a run to train again."""
+    quick: bool = False
+    """About a minute on 2 CPU cores, on data that the project draws itself: needs no network and no files."""
+    output_dir: Path | None = None
+    """The run's folder; None: runs/PIPELINE, or runs/PIPELINE-quick."""
+    data_root: Path = field(default_factory=data_root)
+    """Folder of the data sets, which are downloaded into it once; FLOWFERRY_DATA sets another default."""
+    print_config: bool = False
+    """Print the resolved configuration as JSON and leave."""
+    dry_run: bool = False
+    """Load everything, take one step in memory, say what would be trained and leave; nothing is written."""
+    source_kind: Annotated[str | None, arg(name="source")] = None
+    """Another source for the pipeline, by its kind; its own options follow as --source.OPTION."""
+    target_kind: Annotated[str | None, arg(name="target")] = None
+    """Another target, likewise."""
+    model_kind: Annotated[str | None, arg(name="model")] = None
+    """Another network, likewise."""
+    config: Annotated[Config, arg(name="")]
+
+    @property
+    def folder(self) -> Path:
+        return self.output_dir or RUNS / (self.config.name + ("-quick" if self.quick else ""))
+
+
+@dataclass(frozen=True, kw_only=True)
+class UseOptions:
+    """What the verbs that use a trained pipeline share."""
+
+    pipeline: str
+    """A name from `list` that was trained here, or a folder with its weights."""
+    steps: int | None = None
+    """Solver steps; None: as the pipeline says."""
+    solver: str | None = None
+    """euler, midpoint, heun or rk4; None: as the pipeline says."""
+    guidance: float | None = None
+    """w, for class-conditioned pipelines: 1 plain, 0 unconditional; None: as the pipeline says."""
+    batch_size: int = 256
+    """Images at a time."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleOptions(UseOptions):
+    """Draw new images from a trained pipeline."""
+
+    output: Path | None = None
+    """Folder of the images and of sheet.png; None: sampled/ in the run's folder."""
+    count: int | None = None
+    """How many images; None: 64, or per-label for each of the labels."""
+    labels: str | None = None
+    """Classes to ask for, such as 7 or 0-9 or 1,3,5; None: all of them in turn."""
+    per_label: int = 4
+    """Images of each label."""
+    seed: int = 0
+    """The same seed gives the same images."""
+    data_root: Path = field(default_factory=data_root)
+    """Folder of the data sets, for pipelines that start from images."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TranslateOptions(UseOptions):
+    """Translate an image file, or every image file of a folder and its sub-folders."""
+
+    input: Path
+    """An image file or a folder of them."""
+    output: Path
+    """A PNG file for a file; a folder for a folder, where each translation keeps its relative path, as PNG."""
+    labels: int | None = None
+    """The class to ask for, for class-conditioned pipelines."""
+    reverse: bool = False
+    """From target back to source."""
+
+
+def parse_train(argv: Sequence[str]) -> TrainOptions:
+    """The options of `train`: the named configuration, with its parts swapped, then overridden field by field."""
+    peek = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    peek.add_argument("--pipeline", default="")
+    peek.add_argument("--quick", action="store_true")
+    for name in PARTS:
+        peek.add_argument(f"--{name}")
+    try:
+        seen, _ = peek.parse_known_args(argv)
+    except argparse.ArgumentError as error:
+        raise UserError(str(error)) from None
+    asks_help = any(flag in argv for flag in ("-h", "--help"))
+    config = named_config(seen.pipeline or ("fashion2mnist" if asks_help else ""))
+    for name, kinds in PARTS.items():
+        if (kind := getattr(seen, name)) is not None:
+            config = replace(config, **{name: pick(f"--{name}", kind, kinds)()})
+    config = quick(config) if seen.quick else config
+    return parse(TrainOptions, argv, "train", default=TrainOptions(pipeline=seen.pipeline, config=config))
+
+
+def named_config(pipeline: str) -> Config:
+    """The configuration of a named pipeline, or of the run in a folder."""
+    if pipeline in PIPELINES:
+        return PIPELINES[pipeline]
+    try:
+        data = json.loads(Path(pipeline, "config.json").read_text())
+        return Config.from_dict(data["config"])
+    except (OSError, KeyError, TypeError) as error:
+        raise unknown_pipeline(pipeline, "a folder with a config.json") from error
+
+
+def trained_folder(pipeline: str) -> Path:
+    """The folder with the weights of a named pipeline, or the folder itself."""
+    folder = RUNS / pipeline if pipeline in PIPELINES else Path(pipeline)
+    if not folder.is_dir():
+        if pipeline in PIPELINES:
+            raise UserError(f"no weights in {folder}: train them first with launch.py --pipeline {pipeline}")
+        raise unknown_pipeline(pipeline, "the folder of a run")
+    return folder
+
+
+def unknown_pipeline(found: str, folder: str) -> UserError:
+    given = f"--pipeline: found {found!r}" if found else "--pipeline is missing"
+    return UserError(f"{given}; accepted: {', '.join(PIPELINES)}, or {folder}")
+
+
+def parse(options: type[T], argv: Sequence[str], verb: str, *, default: Any = None) -> T:
+    """tyro's typed parsing, with what it has to complain about in one line."""
+    told = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(told):
+            return tyro.cli(
+                options,
+                args=list(argv),
+                default=default,
+                prog=f"launch.py {verb}",
+                config=(AvoidSubcommands, FlagCreatePairsOff),
+            )
+    except SystemExit as leaving:
+        if not leaving.code:
+            raise
+        raise UserError(one_line(told.getvalue())) from None
+
+
+def one_line(box: str) -> str:
+    """tyro's framed message without its frame and without the pointers to --help below it."""
+    lines = [re.sub(r"^[│|]\s?|\s*[│|]$", "", line).strip() for line in box.splitlines()]
+    message: list[str] = []
+    for line in lines:
+        if line.startswith(("╭", "╰")):
+            continue
+        if line.startswith("─"):
+            break
+        message.append(line)
+    hints = [line.split()[0] for line in lines if re.match(r"--\S+ ", line) and "Perhaps" in box]
+    return " ".join(message) + (f"; did you mean {' or '.join(hints)}?" if hints else "")

@@ -1,0 +1,276 @@
+"""The configuration of a run: frozen dataclasses that say everything a run depends on.
+
+Each field's docstring is its help text on the command line; a range in its annotation is checked whenever
+the dataclass is made. Nothing here knows torch, so that `--help` answers at once.
+"""
+
+from dataclasses import asdict, dataclass, field, fields
+from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
+
+import dacite
+
+
+class UserError(ValueError):
+    """Something the user can put right, told in one line: what is wrong, what was found, what is accepted."""
+
+
+class Range(NamedTuple):
+    """Accepted values of a number: low ≤ value ≤ high, or low < value where `open_low`."""
+
+    low: float
+    high: float = float("inf")
+    open_low: bool = False
+
+    def check(self, name: str, value: float) -> None:
+        above = value > self.low if self.open_low else value >= self.low
+        if not (above and value <= self.high):
+            bound = f"{'>' if self.open_low else '≥'} {self.low:g}"
+            upper = "" if self.high == float("inf") else f" and ≤ {self.high:g}"
+            raise UserError(f"{name}: found {value}, accepted is a number {bound}{upper}")
+
+
+Positive = Range(0, open_low=True)
+
+
+class Checked:
+    """Checks the annotated ranges and the literals of a dataclass when it is made."""
+
+    def __post_init__(self) -> None:
+        hints = get_type_hints(type(self), include_extras=True)
+        for f in fields(self):  # type: ignore[arg-type]
+            value = getattr(self, f.name)
+            check_value(f.name, value, hints[f.name])
+
+
+def check_value(name: str, value: Any, hint: Any) -> None:
+    if get_origin(hint) is Literal and value not in get_args(hint):
+        raise UserError(f"{name}: found {value!r}, accepted: {', '.join(map(str, get_args(hint)))}")
+    for bound in getattr(hint, "__metadata__", ()):
+        if isinstance(bound, Range):
+            for number in value if isinstance(value, tuple) else (value,):
+                if number is not None:
+                    bound.check(name, number)
+
+
+# --- samplers -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class GaussianConfig(Checked):
+    """Independent normal values of the pipeline's shape: noise for images, N(mean, std² I) in 2-D."""
+
+    kind: str = field(default="gaussian", init=False)
+    mean: float = 0.0
+    std: Annotated[float, Positive] = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class GaussianRingConfig(Checked):
+    """Equal Gaussians with their means evenly on a circle in the plane; the label is the Gaussian's number."""
+
+    kind: str = field(default="gaussian-ring", init=False)
+    modes: Annotated[int, Range(1)] = 8
+    radius: Annotated[float, Positive] = 2.0
+    std: Annotated[float, Positive] = 0.1
+
+
+@dataclass(frozen=True, kw_only=True)
+class MoonsConfig(Checked):
+    """Two interleaved half circles in the plane; the label is the moon's number."""
+
+    kind: str = field(default="moons", init=False)
+    noise: Annotated[float, Range(0)] = 0.05
+    """Standard deviation of the Gaussian noise added to each point."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MnistConfig(Checked):
+    """Handwritten digits 0–9, 28×28 grey, 60,000 to train on."""
+
+    kind: str = field(default="mnist", init=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FashionMnistConfig(Checked):
+    """Photographs of ten kinds of garment, 28×28 grey, 60,000 to train on."""
+
+    kind: str = field(default="fashion-mnist", init=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DrawnDigitsConfig(Checked):
+    """Stand-ins for MNIST that the project draws itself."""
+
+    kind: str = field(default="drawn-digits", init=False)
+    count: Annotated[int, Range(1)] = 4096
+
+
+@dataclass(frozen=True, kw_only=True)
+class DrawnGarmentsConfig(Checked):
+    """Stand-ins for FashionMNIST that the project draws itself."""
+
+    kind: str = field(default="drawn-garments", init=False)
+    count: Annotated[int, Range(1)] = 4096
+
+
+SamplerConfig = (
+    GaussianConfig
+    | GaussianRingConfig
+    | MoonsConfig
+    | MnistConfig
+    | FashionMnistConfig
+    | DrawnDigitsConfig
+    | DrawnGarmentsConfig
+)
+
+# --- networks -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class PracticalUNetConfig(Checked):
+    """A small UNet without normalisation; time is one more input channel. Takes no classes."""
+
+    kind: str = field(default="practical-unet", init=False)
+    width: Annotated[int, Range(1)] = 32
+    """Channels at full size; twice as many below."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CourseUNetConfig(Checked):
+    """The courses' UNet with BatchNorm for 28×28 images; takes classes."""
+
+    kind: str = field(default="course-unet", init=False)
+    width: Annotated[int, Range(1)] = 64
+    """Hidden channels D."""
+    time: Literal["none", "multiply", "add"] = "add"
+    """How time enters: not at all, as a scale of the features, or as a shift (with classes, only as a shift)."""
+
+
+ModelConfig = PracticalUNetConfig | CourseUNetConfig
+
+# --- the run ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class SolverConfig(Checked):
+    """How the trained pipeline is run, unless asked otherwise."""
+
+    name: Literal["euler", "midpoint", "heun", "rk4"] = "euler"
+    steps: Annotated[int, Range(1)] = 50
+    """Solver steps from source to target."""
+    guidance: float = 1.0
+    """w in v = v_uncond + w·(v_cond − v_uncond): 1 plain conditional, 0 unconditional."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(Checked):
+    """How the network is trained."""
+
+    epochs: Annotated[int, Range(1)] = 10
+    """Passes over the target's training images."""
+    max_steps: Annotated[int | None, Range(1)] = None
+    """Stop after this many optimiser steps, if that comes sooner."""
+    minutes: Annotated[float | None, Positive] = None
+    """Stop after this much training time, if that comes sooner; the learning-rate schedule fits itself to it."""
+    epoch_size: Annotated[int, Range(1)] = 65536
+    """Samples that count as one epoch where the target is an endless stream."""
+    batch_size: Annotated[int, Range(1)] = 128
+    """Global batch: all processes and all accumulated parts together."""
+    accumulate: Annotated[int, Range(1)] = 1
+    """Parts that each process's share of the batch is cut into, to fit in memory."""
+    lr: Annotated[float, Positive] = 1e-3
+    """Adam's learning rate before the schedule."""
+    schedule: Literal["constant", "exponential", "linear", "cosine"] = "constant"
+    """Decay of the learning rate: none, by a constant factor an epoch, or step by step to `lr-final`."""
+    lr_final: Annotated[float, Range(0, 1)] = 0.1
+    """What the schedule multiplies the learning rate by at the end of training."""
+    warmup_steps: Annotated[int, Range(0)] = 0
+    """Steps over which the learning rate first rises linearly from zero, whatever the schedule."""
+    clip_norm: Annotated[float | None, Positive] = None
+    """Gradients longer than this are shortened to it."""
+    ema: Annotated[float | None, Range(0, 1)] = 0.999
+    """Decay of the moving average of the weights, which is what is shown and exported; None: no average."""
+    label_dropout: Annotated[float, Range(0, 1)] = 0.1
+    """Probability that a sample's class is hidden (class-conditioned pipelines)."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """Of forward and backward. auto: accelerate's own setting if it has one, else bf16 on a GPU that has it."""
+    threads: Annotated[int, Range(0)] = 0
+    """CPU threads a process; 0: this machine's cores, shared among its processes."""
+    checkpoint_epochs: Annotated[int, Range(0)] = 1
+    """Save the resume state and the weights every so many epochs; 0: not by epoch. The end is always saved."""
+    checkpoint_steps: Annotated[int, Range(0)] = 0
+    """Save them every so many steps too; 0: not by step."""
+    keep_checkpoints: Annotated[int, Range(2)] = 2
+    """How many of the newest checkpoints stay."""
+    show_epochs: Annotated[int, Range(0)] = 1
+    """Evaluate and draw the sheets every so many epochs, and after the first; 0: only at the end."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(Checked):
+    """Everything a run depends on. `shape` and `classes` are what the source, target and network agree on."""
+
+    name: str
+    """The pipeline's public name."""
+    summary: str
+    """What it does, for `list`."""
+    source: SamplerConfig
+    target: SamplerConfig
+    model: ModelConfig
+    shape: Annotated[tuple[int, ...], Range(1)] = (1, 28, 28)
+    """Of one sample: (channels, height, width), or (2,) in the plane."""
+    classes: Annotated[int, Range(0)] = 0
+    """Target classes the network is told of; 0: it is told nothing. The null label is this number."""
+    path: Literal["linear", "cosine"] = "linear"
+    """x_t between source and target: (1−t)·x0 + t·x1, or cos(πt/2)·x0 + sin(πt/2)·x1."""
+    coupling: Literal["independent"] = "independent"
+    """Which source sample is paired with which target sample."""
+    solver: SolverConfig = field(default_factory=SolverConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    seed: int = 0
+    """All randomness is a function of it."""
+
+    @property
+    def drawn(self) -> bool:
+        """Whether any of the data is drawn stand-ins instead of a real data set."""
+        return any(part.kind.startswith("drawn-") for part in (self.source, self.target))
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> "Config":
+        """The inverse of `to_dict` after a trip through JSON. Unknown, missing and ill-typed entries are refused."""
+        try:
+            parts = {name: part_from_dict(name, data[name]) for name in PARTS}
+            return dacite.from_dict(cls, {**data, **parts}, STRICT)
+        except KeyError as error:
+            raise UserError(f"configuration: {error} is missing, found {', '.join(data)}") from None
+        except (dacite.DaciteError, TypeError) as error:
+            raise UserError(f"not a configuration of this version: {error}") from None
+
+
+def choices(union: Any) -> dict[str, Any]:
+    """The dataclasses of a union by their `kind`."""
+    return {cls.kind: cls for cls in get_args(union)}
+
+
+PARTS: dict[str, dict[str, Any]] = {
+    "source": choices(SamplerConfig),
+    "target": choices(SamplerConfig),
+    "model": choices(ModelConfig),
+}
+STRICT = dacite.Config(strict=True, cast=[tuple])
+
+
+def pick(what: str, name: str, accepted: dict[str, Any]) -> Any:
+    """`accepted[name]`, or an error that lists the valid names."""
+    if name not in accepted:
+        raise UserError(f"unknown {what} {name!r}; accepted: {', '.join(accepted)}")
+    return accepted[name]
+
+
+def part_from_dict(name: str, data: dict[str, Any]) -> Any:
+    """A sampler's or a network's configuration: its `kind` says which dataclass the other entries fill."""
+    fields_of = dict(data)
+    return dacite.from_dict(pick(f"{name} kind", fields_of.pop("kind", ""), PARTS[name]), fields_of, STRICT)

@@ -1,0 +1,63 @@
+"""The contract of every source and target."""
+
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from datasets.keyed import permutation
+from datasets.pixels import to_images
+
+
+class Batch(NamedTuple):
+    """Samples [B, *shape], images in [-1, 1]; their labels int64 [B], or None where there are none."""
+
+    samples: Tensor
+    labels: Tensor | None
+
+
+class Sampler(Protocol):
+    """An endless stream of samples that can be entered anywhere."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one sample."""
+        ...
+
+    @property
+    def classes(self) -> int:
+        """How many labels there are; 0: unlabelled."""
+        ...
+
+    @property
+    def size(self) -> int | None:
+        """Samples in one epoch; None: endless."""
+        ...
+
+    def draw(self, count: int, *, seed: int, step: int) -> Batch:
+        """Samples step·count … (step+1)·count of the stream that `seed` names."""
+        ...
+
+
+class InMemory:
+    """Images held as uint8 on the device, gathered there. Each epoch is a permutation: every image once.
+
+    images: uint8 [N, C, H, W]; labels: int64 [N].
+    """
+
+    def __init__(self, images: Tensor, labels: Tensor, *, classes: int, device: torch.device) -> None:
+        self.images, self.labels = images.to(device), labels.to(device)
+        self.shape, self.classes, self.size = tuple(images.shape[1:]), classes, len(images)
+
+    def draw(self, count: int, *, seed: int, step: int) -> Batch:
+        chosen = self._indices(step * count, (step + 1) * count, seed)
+        return Batch(to_images(self.images[chosen]), self.labels[chosen])
+
+    def _indices(self, start: int, stop: int, seed: int) -> Tensor:
+        """Of samples start … stop of the stream; epoch e is samples e·size … (e+1)·size."""
+        parts = []
+        for epoch in range(start // self.size, (stop - 1) // self.size + 1):
+            order = permutation(self.size, self.images.device, seed, "epoch", epoch)
+            first = epoch * self.size
+            parts.append(order[max(start - first, 0) : stop - first])
+        return torch.cat(parts)

@@ -1,0 +1,98 @@
+"""The front door: `python launch.py [VERB] --help`. No logic lives here, and nothing heavy is imported early."""
+
+import json
+import logging
+import sys
+from collections.abc import Callable, Sequence
+
+from configs.schema import UserError
+
+USAGE = """\
+usage: launch.py [VERB] --pipeline NAME [OPTIONS]
+
+flowferry carries images from any source distribution to any target distribution.
+
+verbs
+  train       train a pipeline or go on with it (the default verb)
+  sample      draw new images from a trained pipeline
+  translate   translate an image file or a folder of them
+  list        the pipelines by name, and which are trained here
+
+first steps
+  accelerate launch launch.py --pipeline fashion2mnist --quick     a minute, no data needed
+  accelerate launch launch.py --pipeline fashion2mnist             the real data
+  python launch.py translate --pipeline fashion2mnist --input photos --output out
+  tensorboard --logdir runs
+
+options: launch.py VERB --help; those of a pipeline: launch.py train --pipeline NAME --help
+"""
+
+
+def train(argv: Sequence[str]) -> int:
+    from configs.cli import parse_train
+
+    options = parse_train(argv)
+    if options.print_config:
+        print(json.dumps(options.config.to_dict(), indent=2))
+        return 0
+    from pipelines.trainer import Trainer
+
+    trainer = Trainer(options.config, options.folder, data_root=options.data_root)
+    return trainer.dry_run() if options.dry_run else trainer.run()
+
+
+def sample(argv: Sequence[str]) -> int:
+    from configs.cli import SampleOptions, parse, trained_folder
+
+    options = parse(SampleOptions, argv, "sample")
+    folder = trained_folder(options.pipeline)
+    from pipelines.sample import run
+
+    return run(options, folder)
+
+
+def translate(argv: Sequence[str]) -> int:
+    from configs.cli import TranslateOptions, parse, trained_folder
+
+    options = parse(TranslateOptions, argv, "translate")
+    folder = trained_folder(options.pipeline)
+    from pipelines.translate import run
+
+    return run(options, folder)
+
+
+def list_pipelines(argv: Sequence[str]) -> int:
+    from configs.listing import table
+
+    print(table())
+    return 0
+
+
+VERBS: dict[str, Callable[[Sequence[str]], int]] = {
+    "train": train,
+    "sample": sample,
+    "translate": translate,
+    "list": list_pipelines,
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one verb; returns the exit code: 2 for what the user can put right."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if argv in ([], ["-h"], ["--help"]):
+        print(USAGE, end="")
+        return 0
+    verb = "train" if argv[0].startswith("-") else argv.pop(0)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    logging.getLogger("flowferry").setLevel(logging.INFO)
+    try:
+        if verb not in VERBS:
+            raise UserError(f"unknown verb {verb!r}; accepted: {', '.join(VERBS)}")
+        return VERBS[verb](argv)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

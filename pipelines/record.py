@@ -1,0 +1,89 @@
+"""What a run tells: `metrics.jsonl`, TensorBoard and a progress bar, with the same names everywhere."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+from pipelines.weights import write_json
+
+FLUSH_EVERY = 50  # steps
+
+
+class Record:
+    """The scalars and pictures of one run folder, from `step` on: what a killed run wrote past it is taken back."""
+
+    def __init__(self, folder: Path, description: dict[str, Any], *, step: int) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / "config.json", description)
+        (folder / "samples").mkdir(exist_ok=True)
+        self._metrics = (truncated(folder / "metrics.jsonl", step)).open("a")
+        self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1, flush_secs=30)
+        if step == 0:
+            self._writer.add_text("config", f"```json\n{json.dumps(description, indent=2)}\n```", 0)
+        self._lines: list[tuple[int, dict[str, float]]] = []
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        """Tag -> value, for one step: one line of `metrics.jsonl`."""
+        self._lines.append((step, {tag: float(value) for tag, value in values.items()}))
+        if len(self._lines) >= FLUSH_EVERY:
+            self.flush()
+
+    def picture(self, step: int, name: str, image: Image.Image) -> None:
+        """As `samples/NAME.png`, the newest, `samples/NAME-STEP.png`, and in TensorBoard."""
+        image.save(self.folder / "samples" / f"{name}-{step:07d}.png")
+        image.save(self.folder / "samples" / f"{name}.png")
+        self._writer.add_image(f"samples/{name}", np.asarray(image.convert("RGB")), step, dataformats="HWC")
+
+    def flush(self) -> None:
+        for step, values in self._lines:
+            self._metrics.write(json.dumps({"step": step, **values}) + "\n")
+            for tag, value in values.items():
+                self._writer.add_scalar(tag, value, step)
+        self._lines.clear()
+        self._metrics.flush()
+        self._writer.flush()
+
+    def close(self) -> None:
+        self.flush()
+        self._metrics.close()
+        self._writer.close()
+
+
+def read_metrics(path: Path) -> list[dict[str, float]]:
+    """The lines of a `metrics.jsonl`; a last line cut short by a kill is left out."""
+    rows = []
+    for line in path.read_text().splitlines() if path.exists() else ():
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            break
+    return rows
+
+
+def truncated(path: Path, step: int) -> Path:
+    """`path` with the lines after `step` taken out."""
+    kept = [json.dumps(row) + "\n" for row in read_metrics(path) if row["step"] <= step]
+    part = path.with_name(path.name + ".part")
+    part.write_text("".join(kept))
+    os.replace(part, path)
+    return path
+
+
+def progress_bar(total: int, start: int, *, shown: bool, name: str) -> tqdm:
+    return tqdm(
+        total=total,
+        initial=start,
+        disable=not shown,
+        desc=name,
+        unit="step",
+        dynamic_ncols=True,
+        smoothing=0.05,
+    )

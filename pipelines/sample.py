@@ -1,0 +1,59 @@
+"""The verb `sample`: new images as files, and a sheet of them."""
+
+import logging
+from pathlib import Path
+
+import torch
+
+from configs.cli import SampleOptions
+from configs.schema import UserError
+from datasets.pixels import to_pil
+from pipelines.pipeline import Pipeline
+from pipelines.sheets import caption, sheet
+
+log = logging.getLogger("flowferry")
+
+
+def run(options: SampleOptions, folder: Path) -> int:
+    """Writes `options.output`/NNNNN[-LABEL].png and `sheet.png`."""
+    pipeline = Pipeline.from_pretrained(folder).using(
+        solver=options.solver, steps=options.steps, guidance=options.guidance
+    )
+    labels = asked_labels(options, pipeline.config.classes)
+    count = (options.count or 64) if labels is None else len(labels)
+    images = pipeline.sample(
+        count, labels, seed=options.seed, batch_size=options.batch_size, data_root=options.data_root
+    )
+    output = options.output or folder / "sampled"
+    output.mkdir(parents=True, exist_ok=True)
+    for index, image in enumerate(images):
+        suffix = "" if labels is None else f"-{labels[index]}"
+        to_pil(image).save(output / f"{index:05d}{suffix}.png")
+    across = pipeline.config.classes if labels is not None and options.labels is None else 16
+    title = caption(pipeline.config, f"seed {options.seed}, NFE {pipeline.evaluations}")
+    sheet([("", row) for row in images.split(across)], title).save(output / "sheet.png")
+    log.info("%d images and sheet.png in %s; NFE %d", count, output, pipeline.evaluations)
+    return 0
+
+
+def asked_labels(options: SampleOptions, classes: int) -> torch.Tensor | None:
+    """int64 [count]: `--count` of the labels in turn, or `--per-label` of each; None without classes."""
+    if not classes:
+        if options.labels is not None:
+            raise UserError(f"--labels: found {options.labels!r}, but {options.pipeline} knows no classes")
+        return None
+    asked = torch.tensor(list(range(classes)) if options.labels is None else parse_labels(options.labels, classes))
+    count = options.count or len(asked) * options.per_label
+    return asked.repeat(-(-count // len(asked)))[:count]
+
+
+def parse_labels(text: str, classes: int) -> list[int]:
+    """ "0-9", "7" or "1,3,5-7" -> numbers, each in 0 … classes − 1."""
+    try:
+        ends = [part.split("-") for part in text.split(",")]
+        labels = [label for first, *rest in ends for label in range(int(first), int(rest[0] if rest else first) + 1)]
+    except ValueError:
+        labels = []
+    if not labels or max(labels) >= classes:
+        raise UserError(f"--labels: found {text!r}, accepted: numbers from 0 to {classes - 1} such as 7, 0-9 or 1,3,5")
+    return labels

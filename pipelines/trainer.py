@@ -1,0 +1,332 @@
+"""Trains a pipeline. The only file that knows Accelerate: devices, processes, precision, and when to do what."""
+
+import logging
+import math
+import os
+import time
+from contextlib import nullcontext
+from pathlib import Path
+from signal import SIGINT, SIGTERM
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
+from torch import Tensor
+from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from configs.changes import refuse_changes
+from configs.schema import Config, TrainConfig, UserError
+from datasets import Sampler, build_sampler
+from datasets.keyed import key
+from datasets.samplers import Split
+from models import build_model
+from pipelines import checkpoint, sheets, weights
+from pipelines.batches import Pairs, draw_pairs
+from pipelines.ema import averaged
+from pipelines.pipeline import Pipeline
+from pipelines.record import Record, progress_bar, read_metrics
+from pipelines.schedules import learning_rate
+from pipelines.stop import StopSignal
+
+log = logging.getLogger("flowferry")
+HELD_OUT = 1024  # test samples that eval/loss is measured on
+
+
+class NotFinite(RuntimeError):
+    """The loss or the gradient is NaN or infinite; the weights were not touched."""
+
+
+class Trainer:
+    """One run in one folder. `run()` trains from the newest checkpoint there, or from the start, to the end.
+
+    Raises UserError where the configuration, the data and the machine do not fit together.
+    """
+
+    def __init__(self, config: Config, folder: Path, *, data_root: Path) -> None:
+        self.stop = StopSignal()  # first: it remembers the launcher
+        self.config, self.train, self.folder = config, config.train, folder
+        self.accelerator = make_accelerator(config.train)
+        self.source, self.target = self._samplers("train", data_root)
+        self.test_source, self.test_target = self._samplers("test", data_root)
+        self._check_batch()
+        torch.manual_seed(key(config.seed, "weights"))
+        model = build_model(config).to(self.accelerator.device).to(memory_format=torch.channels_last)
+        self.ema = averaged(model, config.train.ema).eval() if config.train.ema else None
+        self.bare = model
+        self.optimizer = torch.optim.Adam(model.parameters(), lr=config.train.lr)
+        self.model, self.prepared_optimizer = self.accelerator.prepare(model, self.optimizer)
+        self.pipeline = Pipeline(config, self.model)
+        self.shown = Pipeline(config, self.bare if self.ema is None else self.ema.module)
+        self.steps_per_epoch = math.ceil((self.target.size or config.train.epoch_size) / config.train.batch_size)
+        self.total = self.steps_per_epoch * config.train.epochs
+        if config.train.max_steps:
+            self.total = min(self.total, config.train.max_steps)
+        self.step, self.seconds, self.leaving = 0, 0.0, 0
+
+    # --- one step ------------------------------------------------------------------------------------
+
+    def global_batch(self, step: int) -> Pairs:
+        return draw_pairs(
+            self.config, self.source, self.target, self.train.batch_size, seed=self.config.seed, step=step
+        )
+
+    def train_step(self) -> dict[str, float]:
+        """One optimiser step on the global batch; raises NotFinite before the weights are touched."""
+        lr = learning_rate(self.train, self.step, self.progress)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        mine = self.global_batch(self.step).part(self.accelerator.process_index, self.accelerator.num_processes)
+        torch.manual_seed(key(self.config.seed, "network", self.step, self.accelerator.process_index))
+        loss = torch.zeros((), device=self.accelerator.device)
+        for index in range(self.train.accumulate):
+            last = index == self.train.accumulate - 1
+            with nullcontext() if last else self.accelerator.no_sync(self.model):
+                part = self.pipeline.loss(*mine.part(index, self.train.accumulate)) / self.train.accumulate
+                self.accelerator.backward(part)
+            loss += part.detach()
+        norm = self._clip_gradients()
+        values = {"train/loss": self._agree(loss), "train/lr": lr, "train/grad_norm": norm.item()}
+        self._check_finite(values)
+        self.prepared_optimizer.step()
+        self.prepared_optimizer.zero_grad()
+        if self.ema is not None:
+            self.ema.update_parameters(self.bare)
+        self.step += 1
+        return values
+
+    def _agree(self, loss: Tensor) -> float:
+        """The mean loss of all processes; they also agree on who was asked to leave and on how long it has been."""
+        asked, main = self.stop.received, self.accelerator.is_main_process
+        mine = [float(asked == SIGINT), float(asked == SIGTERM), self.seconds if main else 0.0]
+        told = torch.cat([loss[None] / self.accelerator.num_processes, loss.new_tensor(mine)])
+        mean, interrupted, terminated, self.seconds = self.accelerator.reduce(told, "sum").tolist()
+        self.leaving = SIGTERM if terminated else SIGINT if interrupted else 0
+        return mean
+
+    def _clip_gradients(self) -> Tensor:
+        """The norm of the whole gradient, before it is shortened to `clip_norm`."""
+        self.accelerator.unscale_gradients()
+        gradients = [p.grad for p in self.bare.parameters() if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
+        if self.train.clip_norm is not None:
+            torch.nn.utils.clip_grads_with_norm_(self.bare.parameters(), self.train.clip_norm, norm)
+        return norm
+
+    def _check_finite(self, values: dict[str, float]) -> None:
+        loss, norm = values["train/loss"], values["train/grad_norm"]
+        # Under fp16 an infinite gradient is how the loss scaler finds its scale: it skips the step by itself.
+        if math.isfinite(loss) and (math.isfinite(norm) or self.accelerator.scaler is not None):
+            return
+        newest = checkpoint.published(self.folder / "checkpoints")
+        raise NotFinite(
+            f"step {self.step + 1}: loss {loss}, gradient norm {norm}; the weights were not touched. "
+            f"Last checkpoint: {newest[0] if newest else 'none'}. "
+            f"Try a lower --train.lr (found {self.train.lr}) or --train.clip-norm 1"
+        )
+
+    # --- the run -------------------------------------------------------------------------------------
+
+    @property
+    def progress(self) -> float:
+        """In [0, 1]: of the steps, or of the minutes if those are further on."""
+        time_spent = self.seconds / (60 * self.train.minutes) if self.train.minutes else 0.0
+        return min(1.0, max(self.step / self.total, time_spent))
+
+    def dry_run(self) -> int:
+        """One step in memory; says what `run` would train. Writes nothing."""
+        values = self.train_step()
+        self._tell("%s", self.describe())
+        self._tell("one step: loss %.4f, gradient norm %.4f; nothing was written", *list(values.values())[::2])
+        return 0
+
+    def run(self) -> int:
+        """Trains to the end or until asked to leave; returns the process's exit code."""
+        self._resume()
+        self._tell("%s", self.describe())
+        if self.progress >= 1:
+            self._tell("%s is trained to step %d; --train.epochs or --train.minutes go on", self.folder, self.step)
+            return 0
+        self.stop.install()
+        record = Record(self.folder, weights.describe(self.config), step=self.step) if self._main else None
+        bar = progress_bar(self.total, self.step, shown=self._main, name=self.config.name)
+        try:
+            with logging_redirect_tqdm():
+                self._loop(record, bar)
+        finally:
+            bar.close()
+            if record is not None:
+                record.close()
+        if self.leaving:
+            self._tell("asked to leave: saved at step %d; the same command goes on from there", self.step)
+            return 128 + self.leaving
+        self._tell(
+            "trained to step %d in %.1f minutes: weights in %s",
+            self.step,
+            self.seconds / 60,
+            self.folder / "model",
+        )
+        return 0
+
+    def _loop(self, record: Record | None, bar: tqdm) -> None:
+        while self.progress < 1 and not self.leaving:
+            started = time.perf_counter()
+            values = self.train_step()
+            took = time.perf_counter() - started
+            self.seconds += took
+            values["perf/images_per_second"] = self.train.batch_size / took
+            done = self.progress >= 1
+            show = not self.leaving and (done or self._due(self.train.show_epochs, first=True))
+            if record is not None:
+                record.scalars(self.step, values | ({"eval/loss": self.held_out_loss()} if show else {}))
+                if show:
+                    self._draw(record, final=done)
+            self.model.train()
+            if done or self.leaving or self._due(self.train.checkpoint_epochs) or self._due_by_step():
+                self._save(record)
+            bar.total = max(self.step, round(self.step / self.progress))
+            bar.set_postfix_str(
+                f"loss {values['train/loss']:.4f}, {values['perf/images_per_second']:.0f} images/s",
+                refresh=False,
+            )
+            bar.update()
+
+    def _due(self, epochs: int, *, first: bool = False) -> bool:
+        """Whether an epoch has just ended that is a multiple of `epochs`, or the first."""
+        epoch, rest = divmod(self.step, self.steps_per_epoch)
+        return rest == 0 and epochs > 0 and (epoch % epochs == 0 or (first and epoch == 1))
+
+    def _due_by_step(self) -> bool:
+        every = self.train.checkpoint_steps
+        return every > 0 and self.step % every == 0
+
+    def _tell(self, message: str, *values: object) -> None:
+        if self._main:
+            log.info(message, *values)
+
+    @property
+    def _main(self) -> bool:
+        return self.accelerator.is_main_process
+
+    # --- showing -------------------------------------------------------------------------------------
+
+    def _draw(self, record: Record, *, final: bool) -> None:
+        """The sheets, always of the same samples, and the loss curve."""
+        when = f"epoch {self.step / self.steps_per_epoch:.3g}, step {self.step}"
+        title = sheets.caption(self.config, when)
+        points = sheets.path_points(self.shown, self.test_source, 8)
+        record.picture(self.step, "samples", sheets.samples_sheet(self.shown, self.test_source, when))
+        record.picture(self.step, "path", sheets.path_sheet(points, title))
+        record.flush()
+        rows = read_metrics(self.folder / "metrics.jsonl")
+        record.picture(self.step, "loss", sheets.loss_curve(rows, title))
+        if final:
+            sheets.path_gif(points, self.config.name, self.folder / "samples" / "path.gif")
+
+    def held_out_loss(self) -> float:
+        """The loss on fixed pairs, times and labels of the test split."""
+        seed = key(self.config.seed, "held out")
+        pairs = draw_pairs(self.config, self.test_source, self.test_target, HELD_OUT, seed=seed, step=0)
+        self.shown.model.eval()
+        with torch.no_grad():
+            parts = [self.shown.loss(*pairs.part(index, of=8)) for index in range(8)]
+        return torch.stack(parts).mean().item()
+
+    # --- saving and resuming -------------------------------------------------------------------------
+
+    def _save(self, record: Record | None) -> None:
+        """Publishes the resume state and the weights."""
+        if record is not None:
+            record.flush()
+            tensors = {
+                "model": self.bare.state_dict(),
+                "optimizer": checkpoint.optimizer_tensors(self.optimizer),
+            }
+            if self.ema is not None:
+                tensors["ema"] = self.ema.state_dict()
+            state: dict[str, Any] = {"step": self.step, "seconds": self.seconds}
+            if self.accelerator.scaler is not None:
+                state["scaler"] = self.accelerator.scaler.state_dict()
+            folder = self.folder / "checkpoints"
+            checkpoint.save(folder, self.step, tensors, state, keep=self.train.keep_checkpoints)
+            self.shown.save_pretrained(self.folder / "model", step=self.step)
+        self.accelerator.wait_for_everyone()
+
+    def _resume(self) -> None:
+        """Goes on from the newest whole checkpoint, the same one on every process."""
+        found: list[Any] = [None]
+        if self._main:
+            path, broken = checkpoint.newest(self.folder / "checkpoints")
+            for problem in broken:
+                log.warning("checkpoint passed over: %s", problem)
+            found = [path]
+        (path,) = broadcast_object_list(found)
+        if path is None:
+            return
+        refuse_changes(weights.read_config(self.folder / "config.json"), self.config, self.folder)
+        tensors, state = checkpoint.load(path)
+        weights.load_strictly(self.bare, tensors["model"], what=str(path))
+        if self.ema is not None:
+            weights.load_strictly(self.ema, tensors["ema"], what=str(path))
+        checkpoint.load_optimizer(self.optimizer, tensors["optimizer"])
+        if self.accelerator.scaler is not None:
+            self.accelerator.scaler.load_state_dict(state["scaler"])
+        self.step, self.seconds = state["step"], state["seconds"]
+        self._tell("resuming from %s", path)
+
+    # --- setting up ----------------------------------------------------------------------------------
+
+    def _samplers(self, split: Split, data_root: Path) -> tuple[Sampler, Sampler]:
+        """Source and target. A download happens once: on the main process, then where machines share no disk."""
+        config, device = self.config, self.accelerator.device
+        with self.accelerator.main_process_first(), self.accelerator.local_main_process_first():
+            source, target = (
+                build_sampler(part, config.shape, data_root=data_root, split=split, device=device)
+                for part in (config.source, config.target)
+            )
+        if config.classes and target.classes != config.classes:
+            raise UserError(f"{config.target.kind} has {target.classes} classes, the pipeline has {config.classes}")
+        return source, target
+
+    def _check_batch(self) -> None:
+        parts = self.accelerator.num_processes * self.train.accumulate
+        if self.train.batch_size % parts:
+            raise UserError(
+                f"--train.batch-size {self.train.batch_size} is not a multiple of {parts} = "
+                f"{self.accelerator.num_processes} processes × {self.train.accumulate} accumulated parts"
+            )
+
+    def describe(self) -> str:
+        """What is about to be trained, in one line."""
+        parameters = sum(p.numel() for p in self.bare.parameters())
+        sizes = " → ".join(
+            f"{part.kind}" + (f" ({sampler.size:,})" if sampler.size else "")
+            for part, sampler in ((self.config.source, self.source), (self.config.target, self.target))
+        )
+        accelerator = self.accelerator
+        return (
+            f"{self.config.name}: {sizes}; {self.config.model.kind}, {parameters:,} parameters; "
+            f"{self.total:,} steps of {self.train.batch_size}, {self.steps_per_epoch:,} an epoch; "
+            f"{accelerator.num_processes} × {accelerator.device.type}, {accelerator.mixed_precision}"
+        )
+
+
+def make_accelerator(train: TrainConfig) -> Accelerator:
+    """Accelerate on the GPUs there are, else on the CPU with all of its cores."""
+    accelerator = Accelerator(mixed_precision=precision(train), cpu=not torch.accelerator.is_available())
+    if accelerator.device.type == "cpu":
+        # Launchers set OMP_NUM_THREADS to 1, which would leave the other cores idle.
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        torch.set_num_threads(train.threads or max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
+    return accelerator
+
+
+def precision(train: TrainConfig) -> str | None:
+    """In Accelerate's words; None leaves it to `accelerate launch`."""
+    if train.precision != "auto":
+        return {"fp32": "no"}.get(train.precision, train.precision)
+    if os.environ.get("ACCELERATE_MIXED_PRECISION", "no") != "no":
+        return None
+    has_bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+    return "bf16" if has_bf16 else "no"
