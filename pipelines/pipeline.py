@@ -160,6 +160,6 @@ class Pipeline:
         pipeline = cls(config)
         weights.load_strictly(pipeline.model, tensors, what=str(folder))
         if device is None:
-            device = torch.accelerator.current_accelerator() or "cpu"
+            device = torch.accelerator.current_accelerator(check_available=True) or "cpu"
         pipeline.model.to(device).eval()
         return pipeline

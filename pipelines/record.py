@@ -42,6 +42,11 @@ class Record:
         image.save(self.folder / "samples" / f"{name}.png")
         self._writer.add_image(f"samples/{name}", np.asarray(image.convert("RGB")), step, dataformats="HWC")
 
+    def rows(self) -> list[dict[str, float]]:
+        """All lines of `metrics.jsonl` so far."""
+        self.flush()
+        return read_metrics(self.folder / "metrics.jsonl")
+
     def flush(self) -> None:
         for step, values in self._lines:
             self._metrics.write(json.dumps({"step": step, **values}) + "\n")

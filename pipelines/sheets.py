@@ -67,7 +67,7 @@ def samples_sheet(pipeline: Pipeline, source: Sampler, when: str) -> Image.Image
     return sheet(shown, caption(config, when, how), columns=classes)
 
 
-def path_points(pipeline: Pipeline, source: Sampler, count: int) -> Tensor:
+def path_points(pipeline: Pipeline, source: Sampler, count: int = 8) -> Tensor:
     """The samples on their way: [steps + 1, count, *shape]."""
     config = pipeline.config
     x0 = source.draw(count, seed=key(config.seed, "sheet"), step=0).samples
@@ -75,26 +75,26 @@ def path_points(pipeline: Pipeline, source: Sampler, count: int) -> Tensor:
     return torch.stack(list(pipeline.trajectory(x0, labels)))
 
 
-def path_sheet(points: Tensor, title: str, *, across: int = 11) -> Image.Image:
+def path_sheet(config: Config, points: Tensor, when: str, *, across: int = 11) -> Image.Image:
     """A row for each sample, from t = 0 on the left to t = 1 on the right."""
     times = torch.linspace(0, 1, across)
     chosen = points[(times * (len(points) - 1)).round().long()]
     rows = [("", row) for row in chosen.transpose(0, 1)]
-    return sheet(rows, title, columns=[f"{t:.1f}" for t in times.tolist()])
+    return sheet(rows, caption(config, when), columns=[f"{t:.1f}" for t in times.tolist()])
 
 
-def path_gif(points: Tensor, title: str, file: Path, *, across: int = 8) -> None:
-    """The samples on their way, all at once, two seconds in all and a pause at the end."""
-    steps = len(points) - 1
+def path_gif(config: Config, points: Tensor, file: Path, *, across: int = 4) -> None:
+    """The samples on their way, all at once: two seconds in all and a pause at the end."""
+    times = torch.linspace(0, 1, len(points)).tolist()
     frames = [
-        sheet([("", row) for row in frame.split(across)], f"{title} · t = {index / steps:.2f}")
-        for index, frame in enumerate(points)
+        sheet([("", row) for row in frame.split(across)], caption(config, f"t = {t:.2f}"), scale=4)
+        for t, frame in zip(times, points, strict=True)
     ]
-    durations = [max(20, 2000 // steps)] * steps + [1500]
+    durations = [max(20, 2000 // len(frames))] * (len(frames) - 1) + [1500]
     frames[0].save(file, save_all=True, append_images=frames[1:], duration=durations, loop=0)
 
 
-def loss_curve(rows: Sequence[dict[str, float]], title: str) -> Image.Image:
+def loss_curve(config: Config, rows: Sequence[dict[str, float]], when: str) -> Image.Image:
     """Training loss a step with its running mean, and the held-out loss where it was measured."""
     figure = Figure(figsize=(7, 3.6), dpi=110, layout="constrained")
     axes = figure.subplots()
@@ -103,7 +103,7 @@ def loss_curve(rows: Sequence[dict[str, float]], title: str) -> Image.Image:
     window = max(1, len(losses) // 100)
     mean = np.convolve(losses, np.ones(window) / window, mode="valid")
     axes.plot(steps, losses, color="tab:blue", alpha=0.25, linewidth=0.6, label="train/loss")
-    axes.plot(steps[window - 1 :], mean, color="tab:blue", label=f"mean of {window} steps")
+    axes.plot(steps[window - 1 :], mean, color="tab:blue", label=f"running mean, {window} wide")
     held_out = [(row["step"], row["eval/loss"]) for row in rows if "eval/loss" in row]
     if held_out:
         axes.plot(
@@ -114,7 +114,8 @@ def loss_curve(rows: Sequence[dict[str, float]], title: str) -> Image.Image:
             label="eval/loss (averaged weights)",
         )
     low, high = np.percentile(losses, [0, 98])
-    axes.set(title=title, xlabel="step", ylabel="mean squared error of the velocity", ylim=(0.9 * low, 1.1 * high))
+    axes.set(xlabel="step", ylabel="mean squared error of the velocity", ylim=(0.9 * low, 1.1 * high))
+    axes.set_title(caption(config, when), fontsize="small", wrap=True)
     axes.grid(alpha=0.3)
     axes.legend()
     canvas = FigureCanvasAgg(figure)

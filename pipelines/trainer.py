@@ -1,8 +1,10 @@
 """Trains a pipeline. The only file that knows Accelerate: devices, processes, precision, and when to do what."""
 
+import ctypes
 import logging
 import math
 import os
+import sys
 import time
 from contextlib import nullcontext
 from pathlib import Path
@@ -26,7 +28,7 @@ from pipelines import checkpoint, sheets, weights
 from pipelines.batches import Pairs, draw_pairs
 from pipelines.ema import averaged
 from pipelines.pipeline import Pipeline
-from pipelines.record import Record, progress_bar, read_metrics
+from pipelines.record import Record, progress_bar
 from pipelines.schedules import learning_rate
 from pipelines.stop import StopSignal
 
@@ -64,6 +66,7 @@ class Trainer:
         if config.train.max_steps:
             self.total = min(self.total, config.train.max_steps)
         self.step, self.seconds, self.leaving = 0, 0.0, 0
+        self._clock = 0.0  # this process's own seconds of training; `seconds` is the main process's, as last agreed
 
     # --- one step ------------------------------------------------------------------------------------
 
@@ -99,7 +102,7 @@ class Trainer:
     def _agree(self, loss: Tensor) -> float:
         """The mean loss of all processes; they also agree on who was asked to leave and on how long it has been."""
         asked, main = self.stop.received, self.accelerator.is_main_process
-        mine = [float(asked == SIGINT), float(asked == SIGTERM), self.seconds if main else 0.0]
+        mine = [float(asked == SIGINT), float(asked == SIGTERM), self._clock if main else 0.0]
         told = torch.cat([loss[None] / self.accelerator.num_processes, loss.new_tensor(mine)])
         mean, interrupted, terminated, self.seconds = self.accelerator.reduce(told, "sum").tolist()
         self.leaving = SIGTERM if terminated else SIGINT if interrupted else 0
@@ -154,6 +157,9 @@ class Trainer:
         try:
             with logging_redirect_tqdm():
                 self._loop(record, bar)
+        except NotFinite as problem:
+            self._tell("stopped at %s", problem)
+            return 1
         finally:
             bar.close()
             if record is not None:
@@ -174,7 +180,7 @@ class Trainer:
             started = time.perf_counter()
             values = self.train_step()
             took = time.perf_counter() - started
-            self.seconds += took
+            self._clock += took
             values["perf/images_per_second"] = self.train.batch_size / took
             done = self.progress >= 1
             show = not self.leaving and (done or self._due(self.train.show_epochs, first=True))
@@ -214,15 +220,12 @@ class Trainer:
     def _draw(self, record: Record, *, final: bool) -> None:
         """The sheets, always of the same samples, and the loss curve."""
         when = f"epoch {self.step / self.steps_per_epoch:.3g}, step {self.step}"
-        title = sheets.caption(self.config, when)
-        points = sheets.path_points(self.shown, self.test_source, 8)
+        points = sheets.path_points(self.shown, self.test_source)
         record.picture(self.step, "samples", sheets.samples_sheet(self.shown, self.test_source, when))
-        record.picture(self.step, "path", sheets.path_sheet(points, title))
-        record.flush()
-        rows = read_metrics(self.folder / "metrics.jsonl")
-        record.picture(self.step, "loss", sheets.loss_curve(rows, title))
+        record.picture(self.step, "path", sheets.path_sheet(self.config, points, when))
+        record.picture(self.step, "loss", sheets.loss_curve(self.config, record.rows(), when))
         if final:
-            sheets.path_gif(points, self.config.name, self.folder / "samples" / "path.gif")
+            sheets.path_gif(self.config, points, self.folder / "samples" / "path.gif")
 
     def held_out_loss(self) -> float:
         """The loss on fixed pairs, times and labels of the test split."""
@@ -272,7 +275,7 @@ class Trainer:
         checkpoint.load_optimizer(self.optimizer, tensors["optimizer"])
         if self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(state["scaler"])
-        self.step, self.seconds = state["step"], state["seconds"]
+        self.step, self.seconds, self._clock = state["step"], state["seconds"], state["seconds"]
         self._tell("resuming from %s", path)
 
     # --- setting up ----------------------------------------------------------------------------------
@@ -305,9 +308,10 @@ class Trainer:
             for part, sampler in ((self.config.source, self.source), (self.config.target, self.target))
         )
         accelerator = self.accelerator
+        length = f"{self.total:,} steps" if not self.train.minutes else f"{self.train.minutes:g} minutes of steps"
         return (
             f"{self.config.name}: {sizes}; {self.config.model.kind}, {parameters:,} parameters; "
-            f"{self.total:,} steps of {self.train.batch_size}, {self.steps_per_epoch:,} an epoch; "
+            f"{length} of {self.train.batch_size}, {self.steps_per_epoch:,} an epoch; "
             f"{accelerator.num_processes} × {accelerator.device.type}, {accelerator.mixed_precision}"
         )
 
@@ -319,7 +323,19 @@ def make_accelerator(train: TrainConfig) -> Accelerator:
         # Launchers set OMP_NUM_THREADS to 1, which would leave the other cores idle.
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         torch.set_num_threads(train.threads or max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
+        keep_freed_memory()
     return accelerator
+
+
+def keep_freed_memory() -> None:
+    """Lets glibc reuse freed activations, which it would return to the system and fault in anew each step.
+
+    Measured: up to a quarter more images a second. Elsewhere than on glibc nothing happens.
+    """
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
+        m_trim_threshold, m_mmap_max = -1, -4  # <malloc.h>
+        libc.mallopt(m_mmap_max, 0)
+        libc.mallopt(m_trim_threshold, 2**31 - 1)
 
 
 def precision(train: TrainConfig) -> str | None:

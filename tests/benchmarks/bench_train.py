@@ -1,0 +1,197 @@
+"""How fast training is, beside a course notebook's loop and beside the bare network. Asserts nothing.
+
+All three run in one process, in turn (A B C A B C …), so that a machine that speeds up or slows down does so
+for all of them; ratios are taken within a round. What each measures: README.md beside this file.
+"""
+
+import argparse
+import platform
+import re
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.data import DataLoader
+from torchvision.datasets import MNIST, FashionMNIST
+from torchvision.transforms import ToTensor
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # ahead of any other `datasets`
+
+from configs.cli import data_root
+from configs.presets import PIPELINES, STAND_INS
+from configs.schema import SamplerConfig
+from models import build_model
+from pipelines.trainer import Trainer
+
+REAL = {"mnist": MNIST, "fashion-mnist": FashionMNIST}
+HEADER = ("batch", "A plain loop", "B trainer", "C bare", "B/A", "B/C", "data of A", "data of B")
+WIDTHS = (5, 18, 18, 18, 19, 19, 9, 9)
+
+
+class Timed:
+    """Calls `function` and adds up the seconds that takes."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function, self.seconds = function, 0.0
+
+    def __call__(self, *arguments: Any) -> Any:
+        started = time.perf_counter()
+        result = self.function(*arguments)
+        self.seconds += time.perf_counter() - started
+        return result
+
+
+class Contender(NamedTuple):
+    """A training step, and the part of it that fetches the batch."""
+
+    step: Callable[[], object]
+    data: Timed
+
+
+class Drawn(MNIST):
+    """The trainer's stand-ins, read as torchvision reads MNIST: a Pillow image at a time."""
+
+    def __init__(self, sampler: Any) -> None:
+        self.data, self.targets = sampler.images[:, 0].cpu(), sampler.labels.cpu()
+        self.transform, self.target_transform = ToTensor(), None
+
+
+def loaded(part: SamplerConfig, sampler: Any, trainer: Trainer, root: Path) -> Iterator[tuple[Tensor, Tensor]]:
+    """Epoch after epoch of a DataLoader: images [B, 1, 28, 28] in [-1, 1], labels [B]. A Gaussian: torch.randn."""
+    device, size = trainer.accelerator.device, trainer.train.batch_size
+    while part.kind == "gaussian":
+        yield torch.randn(size, *sampler.shape, device=device), torch.empty(0)
+    dataset = REAL[part.kind](root, transform=ToTensor()) if part.kind in REAL else Drawn(sampler)
+    loader = DataLoader(dataset, batch_size=size, shuffle=True, num_workers=0, drop_last=True)
+    while len(loader):  # a batch larger than the data set would be none at all
+        for images, labels in loader:
+            yield images.to(device) * 2 - 1, labels.to(device)
+
+
+def plain_loop(trainer: Trainer, root: Path) -> Contender:
+    """A: what a course notebook does."""
+    config, device = trainer.config, trainer.accelerator.device
+    model = build_model(config).to(device)
+    optimizer = torch.optim.Adam(model.parameters(), lr=config.train.lr)
+    sources = loaded(config.source, trainer.source, trainer, root)
+    data = Timed(zip(sources, loaded(config.target, trainer.target, trainer, root), strict=True).__next__)
+
+    def step() -> float:
+        (x0, _), (x1, label) = data()
+        t = torch.rand(len(x1), device=device)
+        dropped = torch.rand(len(x1), device=device) < config.train.label_dropout
+        label = torch.where(dropped, config.classes, label) if config.classes else None
+        xt = x0 + t[:, None, None, None] * (x1 - x0)
+        loss = F.mse_loss(model(xt, t, label), x1 - x0)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        return loss.item()
+
+    return Contender(step, data)
+
+
+def whole_trainer(trainer: Trainer) -> Contender:
+    """B: the trainer's step, as in a run."""
+    data = Timed(trainer.global_batch)
+    trainer.global_batch = data  # type: ignore[assignment, method-assign]
+    return Contender(trainer.train_step, data)
+
+
+def bare(trainer: Trainer) -> Contender:
+    """C: forward, backward and optimiser on one batch, in the trainer's memory format and precision."""
+    model = build_model(trainer.config).to(trainer.accelerator.device).to(memory_format=torch.channels_last)
+    optimizer = torch.optim.Adam(model.parameters(), lr=trainer.train.lr)
+    x0, x1, t, label = trainer.global_batch(0)
+    xt, v = trainer.pipeline.path.interpolate(x0, x1, t), trainer.pipeline.path.velocity(x0, x1, t)
+
+    def step() -> None:
+        with trainer.accelerator.autocast():
+            prediction = model(xt, t, label)
+        optimizer.zero_grad()
+        F.mse_loss(prediction.float(), v).backward()
+        optimizer.step()
+
+    return Contender(step, Timed(lambda: None))
+
+
+def measure(contender: Contender, batch_size: int, seconds: float) -> tuple[float, float]:
+    """Images per second over whole steps until `seconds` have passed, and the data's share of the time."""
+    contender.data.seconds, steps, started = 0.0, 0, time.perf_counter()
+    while steps == 0 or time.perf_counter() - started < seconds:
+        contender.step()
+        steps += 1
+    if torch.accelerator.is_available():
+        torch.accelerator.synchronize()
+    took = time.perf_counter() - started
+    return steps * batch_size / took, contender.data.seconds / took
+
+
+def spread(values: Sequence[float], form: str) -> str:
+    return f"{median(values):{form}} ({min(values):{form}}–{max(values):{form}})"
+
+
+def row(trainer: Trainer, root: Path, rounds: int, seconds: float) -> list[str]:
+    """The cells of one batch size."""
+    size = trainer.train.batch_size
+    contenders = [plain_loop(trainer, root), whole_trainer(trainer), bare(trainer)]
+    for one in contenders:  # warm up
+        measure(one, size, seconds / 4)
+    turns = [[measure(one, size, seconds) for one in contenders] for _ in range(rounds)]
+    (a, a_data), (b, b_data), (c, _) = (zip(*column, strict=True) for column in zip(*turns, strict=True))
+    rates = [spread(speeds, ".0f") for speeds in (a, b, c)]
+    ratios = [spread([x / y for x, y in zip(b, other, strict=True)], ".3f") for other in (a, c)]
+    return [str(size), *rates, *ratios, f"{median(a_data):.2%}", f"{median(b_data):.2%}"]
+
+
+def print_row(cells: Sequence[str]) -> None:
+    print(*(cell.rjust(width) for cell, width in zip(cells, WIDTHS, strict=True)), sep="  ", flush=True)
+
+
+def available(part: SamplerConfig, root: Path) -> SamplerConfig:
+    """The data set, or its drawn stand-in where it is not in `root`."""
+    try:
+        if part.kind in REAL:
+            REAL[part.kind](root)
+    except RuntimeError:
+        return STAND_INS[part.kind]
+    return part
+
+
+def machine() -> str:
+    info = Path("/proc/cpuinfo")
+    names = re.findall(r"model name\s*: (.*)", info.read_text() if info.exists() else "") or [platform.processor()]
+    device = torch.accelerator.current_accelerator(check_available=True) or "cpu"
+    return f"{names[0]}, {torch.get_num_threads()} threads, torch {torch.__version__}, {device}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pipeline", default="fashion2mnist", choices=PIPELINES)
+    parser.add_argument("--batch-sizes", type=int, nargs="+", default=[32, 64, 128, 256])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=3.0, help="per round and contender")
+    parser.add_argument("--data-root", type=Path, default=data_root())
+    parser.add_argument("--threads", type=int, default=0, help="of the CPU; 0: all cores")
+    options = parser.parse_args()
+    config, root = PIPELINES[options.pipeline], options.data_root
+    config = replace(config, source=available(config.source, root), target=available(config.target, root))
+    print(config.name, "on drawn stand-ins: the data sets are not in" if config.drawn else "on", root)
+    print_row(HEADER)
+    for size in options.batch_sizes:
+        config = replace(config, train=replace(config.train, batch_size=size, threads=options.threads))
+        with TemporaryDirectory() as folder:
+            print_row(row(Trainer(config, Path(folder), data_root=root), root, options.rounds, options.seconds))
+    print(machine())  # last: the trainer sets the number of threads
+
+
+if __name__ == "__main__":
+    main()

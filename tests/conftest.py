@@ -1,0 +1,40 @@
+"""What the tests share: one thread, tiny versions of the named pipelines, the folder of the real data."""
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from configs.presets import PIPELINES
+from configs.schema import Config, DrawnDigitsConfig, DrawnGarmentsConfig
+
+torch.set_num_threads(1)
+
+DRAWN = {"mnist": DrawnDigitsConfig(count=64), "fashion-mnist": DrawnGarmentsConfig(count=64)}
+
+
+@pytest.fixture
+def tiny() -> Callable[..., Config]:
+    """tiny(name, **changes): the named pipeline on 64 drawn images with a network 4 channels wide."""
+
+    def make(name: str, **changes: Any) -> Config:
+        config = PIPELINES[name]
+        source, target = (DRAWN.get(part.kind, part) for part in (config.source, config.target))
+        return replace(config, source=source, target=target, model=replace(config.model, width=4), **changes)
+
+    return make
+
+
+@pytest.fixture
+def data_root() -> Path:
+    """FLOWFERRY_DATA, where it holds the real MNIST and FashionMNIST; skips where it does not."""
+    root = os.environ.get("FLOWFERRY_DATA")
+    if root is None:
+        pytest.skip("FLOWFERRY_DATA names no folder with the real data")
+    if missing := [name for name in ("MNIST", "FashionMNIST") if not Path(root, name, "raw").is_dir()]:
+        pytest.skip(f"no {missing[0]} in FLOWFERRY_DATA={root}")
+    return Path(root)

@@ -1,0 +1,221 @@
+"""The command line: what is asked is what is done, and what is wrong is told in one line."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import launch
+from configs.presets import PIPELINES
+from configs.schema import Config
+
+ROOT = Path(__file__).parents[1]
+TINY = "--quick --train.max-steps 2 --train.threads 1 --target.count 40 --solver.steps 2 --model.width 4".split()
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """A folder with two trained runs: runs/fashion2mnist and runs/noise2mnist-cfg."""
+    root = tmp_path_factory.mktemp("trained")
+    for name, more in (("fashion2mnist", ["--source.count", "40"]), ("noise2mnist-cfg", [])):
+        assert launch.main(["--pipeline", name, *TINY, *more, "--output-dir", str(root / "runs" / name)]) == 0
+    return root
+
+
+@pytest.fixture
+def here(runs, monkeypatch):
+    monkeypatch.chdir(runs)
+    return runs
+
+
+def error_of(capsys, *argv: str) -> str:
+    """The one line on standard error of a command that must fail with code 2."""
+    assert launch.main(argv) == 2
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1 and told.startswith("error: ")
+    return told
+
+
+def printed_config(capsys, *argv: str) -> Config:
+    assert launch.main([*argv, "--print-config"]) == 0
+    return Config.from_dict(json.loads(capsys.readouterr().out))
+
+
+def test_list_names_every_pipeline_and_what_is_trained(here, capsys):
+    assert launch.main(["list"]) == 0
+    told = capsys.readouterr().out
+    assert all(name in told for name in PIPELINES)
+    assert "trained in runs/: fashion2mnist (drawn data), noise2mnist-cfg (drawn data)" in told
+
+
+@pytest.mark.parametrize("name", PIPELINES)
+def test_a_printed_configuration_is_the_preset(capsys, name):
+    assert printed_config(capsys, "--pipeline", name) == PIPELINES[name]
+
+
+def test_options_override_the_preset_field_by_field(capsys):
+    argv = ["--pipeline", "noise2mnist", "--train.lr", "0.5", "--path", "cosine", "--seed", "7", "--train.minutes", "2"]
+    config = printed_config(capsys, *argv)
+    assert (config.train.lr, config.path, config.seed, config.train.minutes) == (0.5, "cosine", 7, 2.0)
+    assert config.train.batch_size == PIPELINES["noise2mnist"].train.batch_size
+
+
+def test_parts_are_swapped_by_name_and_then_adjusted(capsys):
+    argv = ["--pipeline", "noise2mnist", "--model", "practical-unet", "--model.width", "8", "--source", "fashion-mnist"]
+    config = printed_config(capsys, *argv)
+    assert (config.model.kind, config.model.width, config.source.kind) == ("practical-unet", 8, "fashion-mnist")
+
+
+def test_quick_changes_the_data_and_the_budget_and_not_the_network(capsys):
+    config = printed_config(capsys, "--pipeline", "fashion2mnist", "--quick", "--train.lr", "0.25")
+    assert config.drawn and config.train.minutes == 1.0 and config.train.lr == 0.25
+    assert config.model == PIPELINES["fashion2mnist"].model
+
+
+def test_a_run_folder_is_a_pipeline(here, capsys):
+    config = printed_config(capsys, "--pipeline", "runs/fashion2mnist")
+    assert config.train.max_steps == 2 and config.source.kind == "drawn-garments"
+
+
+@pytest.mark.parametrize(
+    ("argv", "named"),
+    [
+        (["foo"], ["unknown verb 'foo'", "train, sample, translate, list"]),
+        (["--pipeline", "fashion2mnits"], ["'fashion2mnits'", *PIPELINES]),
+        (["--pipeline", "fashion2mnist", "--train.lrr", "1"], ["--train.lrr", "did you mean --train.lr"]),
+        (["--pipeline", "fashion2mnist", "--train.lr", "x"], ["--train.lr", "'x'"]),
+        (["--pipeline", "fashion2mnist", "--train.lr", "-1"], ["lr: found -1.0", "> 0"]),
+        (["--pipeline", "fashion2mnist", "--train.schedule", "x"], ["--train.schedule", "constant", "cosine"]),
+        (["--pipeline", "fashion2mnist", "--model", "x"], ["--model 'x'", "practical-unet, course-unet"]),
+        (["--pipeline", "noise2mnist-cfg", "--model", "practical-unet", "--quick"], ["takes no classes", "found 10"]),
+        (["--train.lr", "1"], ["--pipeline is missing", *PIPELINES]),
+        (["sample", "--pipeline", "nowhere"], ["'nowhere'", *PIPELINES]),
+        (
+            ["sample", "--pipeline", "noise2mnist"],
+            ["no weights in runs/noise2mnist", "launch.py --pipeline noise2mnist"],
+        ),
+        (["sample", "--pipeline", "noise2mnist-cfg", "--labels", "3-12"], ["'3-12'", "0 to 9"]),
+        (["sample", "--pipeline", "noise2mnist-cfg", "--solver", "eulr"], ["'eulr'", "euler, midpoint, heun, rk4"]),
+        (["sample", "--pipeline", "noise2mnist-cfg", "--steps", "0"], ["steps: found 0", "≥ 1"]),
+        (["sample", "--pipeline", "fashion2mnist", "--labels", "3"], ["fashion2mnist knows no classes"]),
+        (["translate", "--pipeline", "fashion2mnist", "--input", "no", "--output", "out"], ["--input: found no"]),
+        (
+            [
+                "translate",
+                "--pipeline",
+                "noise2mnist-cfg",
+                "--input",
+                "runs/fashion2mnist/samples/path.png",
+                "--output",
+                "out",
+            ],
+            ["starts from noise"],
+        ),
+    ],
+    ids=lambda value: " ".join(value)[:40] if value[0] else None,
+)
+def test_mistakes_are_told_in_one_line(here, capsys, argv, named):
+    told = error_of(capsys, *argv)
+    assert all(part in told for part in named), told
+    assert not (here / "out").exists()
+
+
+def test_no_data_and_no_network_is_told_in_one_line(tmp_path, monkeypatch, capsys):
+    import torchvision
+
+    def offline(self):
+        raise RuntimeError("no network")
+
+    monkeypatch.setattr(torchvision.datasets.MNIST, "download", offline)
+    monkeypatch.setenv("FLOWFERRY_DATA", str(tmp_path / "nothing"))
+    told = error_of(capsys, "--pipeline", "fashion2mnist", "--output-dir", str(tmp_path / "run"))
+    assert all(part in told for part in (str(tmp_path / "nothing"), "--data-root", "--quick", "no network"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_dry_run_takes_a_step_and_writes_nothing(tmp_path, caplog):
+    argv = ["--pipeline", "fashion2mnist", *TINY, "--dry-run", "--output-dir", str(tmp_path / "run")]
+    with caplog.at_level("INFO", logger="flowferry"):
+        assert launch.main(argv) == 0
+    assert "one step: loss" in caplog.text
+    assert not (tmp_path / "run").exists()
+
+
+def test_sample_writes_the_asked_labels(here, tmp_path):
+    argv = [
+        "sample",
+        "--pipeline",
+        "noise2mnist-cfg",
+        "--labels",
+        "3,5-6",
+        "--per-label",
+        "2",
+        "--output",
+        str(tmp_path),
+    ]
+    assert launch.main(argv) == 0
+    names = sorted(path.name for path in tmp_path.glob("0*.png"))
+    assert names == [f"{i:05d}-{label}.png" for i, label in enumerate((3, 5, 6, 3, 5, 6))]
+    assert Image.open(tmp_path / names[0]).size == (28, 28)
+    assert (tmp_path / "sheet.png").exists()
+
+
+def test_sample_of_a_translation_draws_its_source(here, tmp_path):
+    assert launch.main(["sample", "--pipeline", "fashion2mnist", "--count", "5", "--output", str(tmp_path)]) == 0
+    assert len(list(tmp_path.glob("0*.png"))) == 5
+
+
+def garment(path: Path, seed: int, size: tuple[int, int] = (28, 28)) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.random.default_rng(seed).integers(0, 256, size, dtype=np.uint8)).save(path)
+
+
+def test_translate_keeps_the_tree_and_names_what_failed(here, tmp_path, caplog):
+    for seed, name in enumerate(("a.png", "b/c.JPG", "b/deep/größe 1.webp", "b/d.bmp")):
+        garment(tmp_path / "in" / name, seed, (30 + seed, 50))
+    (tmp_path / "in" / "notes.txt").write_text("not an image")
+    (tmp_path / "in" / "b" / "broken.png").write_bytes(b"\x89PNG not really")
+    argv = ["translate", "--pipeline", "fashion2mnist", "--input", str(tmp_path / "in"), "--batch-size", "2"]
+    assert launch.main([*argv, "--output", str(tmp_path / "out")]) == 1
+    written = {str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    assert written == {"a.png", "b/c.png", "b/deep/größe 1.png", "b/d.png"}
+    assert "broken.png" in caplog.text
+    assert all(Image.open(tmp_path / "out" / name).size == (28, 28) for name in written)
+
+
+def test_translate_of_one_file_is_the_pipeline_s_translation(here, tmp_path):
+    from datasets.pixels import load_image, to_pixels
+    from pipelines import Pipeline
+
+    garment(tmp_path / "x.png", 0)
+    argv = ["translate", "--pipeline", "fashion2mnist", "--input", str(tmp_path / "x.png")]
+    assert launch.main([*argv, "--output", str(tmp_path / "y.png"), "--steps", "3", "--solver", "heun"]) == 0
+    image = load_image(tmp_path / "x.png", (1, 28, 28))[None]
+    expected = Pipeline.from_pretrained("runs/fashion2mnist").translate(image, steps=3, solver="heun")
+    assert (np.asarray(Image.open(tmp_path / "y.png")) == to_pixels(expected)[0, 0].numpy()).all()
+
+
+def test_two_inputs_with_one_output_are_refused_before_anything_is_written(here, tmp_path, capsys):
+    garment(tmp_path / "in" / "a.png", 0)
+    garment(tmp_path / "in" / "a.bmp", 1)
+    argv = ["translate", "--pipeline", "fashion2mnist", "--input", str(tmp_path / "in")]
+    assert "a.bmp" in error_of(capsys, *argv, "--output", str(tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("argv", [["--help"], ["list"], ["train", "--help"], ["--pipeline", "fashion2mnist", "--x"]])
+def test_answers_that_need_no_torch_do_not_import_it(argv):
+    """What keeps them under half a second; the time itself is measured in tests/benchmarks."""
+    code = (
+        "import sys, launch\n"
+        "try: launch.main(sys.argv[1:])\n"
+        "except SystemExit: pass\n"
+        "heavy = {'torch', 'numpy', 'PIL', 'accelerate', 'matplotlib'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    result = subprocess.run([sys.executable, "-c", code, *argv], cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr

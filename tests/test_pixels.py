@@ -1,0 +1,188 @@
+"""Pixels, tensors and image files: datasets/pixels.py."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from configs.schema import UserError
+from datasets.pixels import load_image, to_images, to_pil, to_pixels
+
+GREY, COLOUR = (1, 28, 28), (3, 28, 28)
+ALL = torch.arange(256, dtype=torch.uint8)
+each_shape = pytest.mark.parametrize("shape", [GREY, COLOUR], ids=["grey", "colour"])
+
+
+# --- the conversion and its inverse ---------------------------------------------------------------------
+
+
+def test_each_pixel_value_survives_the_trip_there_and_back() -> None:
+    assert torch.equal(to_pixels(to_images(ALL)), ALL)
+
+
+def test_pixels_span_minus_1_to_1_evenly() -> None:
+    torch.testing.assert_close(to_images(ALL), torch.linspace(-1, 1, 256))
+
+
+@pytest.mark.parametrize("offset", [-0.45, 0.45])
+def test_pixels_are_rounded_not_floored(offset: float) -> None:
+    assert torch.equal(to_pixels(to_images(ALL) + offset / 127.5), ALL)
+
+
+def test_values_outside_are_clipped_not_wrapped() -> None:
+    assert to_pixels(torch.tensor([-7.0, -1.02, 1.02, 7.0])).tolist() == [0, 0, 255, 255]
+
+
+def test_converting_leaves_its_argument_alone() -> None:
+    images, pixels = to_images(ALL), ALL.clone()
+    before = images.clone()
+    to_pixels(images), to_images(pixels)
+    assert torch.equal(images, before)
+    assert torch.equal(pixels, ALL)
+
+
+# --- image files ----------------------------------------------------------------------------------------
+
+
+def saved(image: Image.Image, path: Path, **options: object) -> Path:
+    image.save(path, **options)
+    return path
+
+
+@each_shape
+def test_a_file_of_the_right_size_is_read_pixel_by_pixel(shape: tuple[int, int, int], tmp_path: Path) -> None:
+    pixels = torch.randint(256, shape, generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    image = load_image(saved(to_pil(to_images(pixels)), tmp_path / "x.png"), shape)
+    assert image.dtype == torch.float32
+    assert torch.equal(to_pixels(image), pixels)
+
+
+def palette() -> Image.Image:
+    """A P image of one colour, (200, 100, 50)."""
+    image = Image.new("P", (28, 28), 1)
+    image.putpalette([9, 9, 9, 200, 100, 50])
+    return image
+
+
+PLAIN = {  # image -> red, green, blue
+    "RGB": (Image.new("RGB", (28, 28), (255, 0, 100)), (255, 0, 100)),
+    "RGBA half transparent": (Image.new("RGBA", (28, 28), (200, 0, 100, 128)), (100, 0, 50)),
+    "RGBA transparent": (Image.new("RGBA", (28, 28), (200, 0, 100, 0)), (0, 0, 0)),
+    "L": (Image.new("L", (28, 28), 77), (77, 77, 77)),
+    "LA": (Image.new("LA", (28, 28), (200, 128)), (100, 100, 100)),
+    "P": (palette(), (200, 100, 50)),
+    "1": (Image.new("1", (28, 28), 1), (255, 255, 255)),
+}
+
+
+@each_shape
+@pytest.mark.parametrize("mode", PLAIN)
+def test_images_of_each_mode_are_laid_on_black(mode: str, shape: tuple[int, int, int], tmp_path: Path) -> None:
+    image, (red, green, blue) = PLAIN[mode]
+    loaded = to_pixels(load_image(saved(image, tmp_path / "x.png"), shape)).float()
+    assert loaded.shape == shape
+    # ITU-R 601 luma, which Pillow's "L" is
+    expected = torch.tensor([red, green, blue] if shape == COLOUR else [0.299 * red + 0.587 * green + 0.114 * blue])
+    assert (loaded - expected[:, None, None]).abs().max() <= 1
+
+
+@pytest.mark.parametrize("transparency, left", [(0, 0), (bytes([128, 255]), 128)], ids=["index", "bytes"])
+def test_a_transparent_palette_entry_is_laid_on_black_and_the_others_stay(
+    transparency: int | bytes, left: int, tmp_path: Path
+) -> None:
+    image = Image.new("P", (28, 28), 0)
+    image.putpalette([255, 255, 255, 200, 100, 50])
+    image.paste(1, (14, 0, 28, 28))
+    loaded = to_pixels(load_image(saved(image, tmp_path / "x.png", transparency=transparency), COLOUR))
+    assert (loaded[:, :, :14] == left).all()
+    assert (loaded[:, :, 14:] == torch.tensor([200, 100, 50])[:, None, None]).all()
+
+
+@each_shape
+@pytest.mark.parametrize("ink, expected", [((0, 0, 0, 0), 255), ((0, 0, 0, 255), 0)])
+def test_cmyk_is_ink_on_white(ink: tuple[int, ...], expected: int, shape: tuple[int, int, int], tmp_path: Path) -> None:
+    file = saved(Image.new("CMYK", (28, 28), ink), tmp_path / "x.jpg")
+    assert (to_pixels(load_image(file, shape)).int() - expected).abs().max() <= 2
+
+
+@pytest.mark.parametrize("name, dtype", [("x.png", np.uint16), ("x.tif", np.uint16), ("x.tif", np.int32)])
+def test_a_16_bit_ramp_stays_a_ramp(name: str, dtype: type, tmp_path: Path) -> None:
+    ramp = np.linspace(0, 65535, 28 * 28).round().astype(dtype).reshape(28, 28)
+    loaded = to_pixels(load_image(saved(Image.fromarray(ramp), tmp_path / name), GREY)).flatten().int()
+    assert (loaded.diff() >= 0).all()  # no wrapping
+    assert len(loaded.unique()) == 256
+    assert (loaded - torch.linspace(0, 255, 28 * 28)).abs().max() <= 0.51
+
+
+# What an EXIF orientation says of a file whose left half is white: where the white belongs.
+ORIENTED = {
+    1: (slice(None), slice(0, 14)),
+    3: (slice(None), slice(14, 28)),
+    6: (slice(0, 14), slice(None)),  # turn it clockwise
+    8: (slice(14, 28), slice(None)),
+}
+
+
+@pytest.mark.parametrize("orientation", ORIENTED)
+@pytest.mark.parametrize("name", ["x.jpg", "x.png"])
+def test_exif_orientation_is_applied(orientation: int, name: str, tmp_path: Path) -> None:
+    image = Image.new("L", (28, 28))
+    image.paste(255, (0, 0, 14, 28))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    loaded = load_image(saved(image, tmp_path / name, exif=exif), GREY)[0]
+    expected = torch.full((28, 28), -1.0)
+    expected[ORIENTED[orientation]] = 1.0
+    assert (loaded - expected).abs().mean() < 0.05  # JPEG blurs the edge
+
+
+def white_box(image: Tensor) -> tuple[int, int, int, int]:
+    """First and last row, first and last column that are not black."""
+    rows, columns = ((image[0] > -0.5).any(dim=axis).nonzero() for axis in (1, 0))
+    return rows.min().item(), rows.max().item(), columns.min().item(), columns.max().item()
+
+
+@pytest.mark.parametrize(
+    "size, box",
+    [
+        ((56, 28), (7, 20, 0, 27)),
+        ((28, 56), (0, 27, 7, 20)),
+        ((57, 57), (0, 27, 0, 27)),
+        ((5, 5), (0, 27, 0, 27)),
+        ((1, 1), (0, 27, 0, 27)),
+        ((281, 80), (10, 17, 0, 27)),
+    ],
+)
+def test_other_sizes_are_scaled_to_fit_and_centred(size: tuple[int, int], box: tuple[int, ...], tmp_path: Path) -> None:
+    loaded = load_image(saved(Image.new("L", size, 255), tmp_path / "x.png"), GREY)
+    assert loaded.shape == GREY
+    assert loaded.min() >= -1
+    assert loaded.max() <= 1
+    assert white_box(loaded) == box
+
+
+def noise_image() -> Image.Image:
+    return Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8))
+
+
+@pytest.mark.parametrize("name", ["x.png", "x.jpg", "x.gif", "x.bmp", "x.tif", "x.webp"])
+@pytest.mark.parametrize("kept", [0.0, 0.05, 0.5, 0.9])
+def test_half_a_file_is_refused_by_name(name: str, kept: float, tmp_path: Path) -> None:
+    file = saved(noise_image(), tmp_path / name)
+    load_image(file, COLOUR)
+    data = file.read_bytes()
+    file.write_bytes(data[: int(kept * len(data))])
+    with pytest.raises(UserError, match="not a readable image") as told:
+        load_image(file, COLOUR)
+    assert str(file) in str(told.value)
+
+
+@pytest.mark.parametrize("name", ["notes.png", "missing.png", "."])
+def test_what_is_no_image_is_refused_by_name(name: str, tmp_path: Path) -> None:
+    (tmp_path / "notes.png").write_text("not an image\n" * 100)
+    with pytest.raises(UserError, match="not a readable image") as told:
+        load_image(tmp_path / name, GREY)
+    assert str(tmp_path / name) in str(told.value)

@@ -1,0 +1,96 @@
+"""Learning-rate schedules against torch's own, and the average of the weights against a loop by hand."""
+
+import copy
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from configs.schema import TrainConfig
+from pipelines.ema import averaged
+from pipelines.schedules import SCHEDULES, learning_rate
+
+
+@pytest.mark.parametrize("epochs, steps_per_epoch", [(1, 5), (3, 1), (7, 3), (10, 938), (49, 11), (100, 7)])
+def test_exponential_is_torchs_exponential_lr_stepped_once_an_epoch(epochs: int, steps_per_epoch: int) -> None:
+    config = TrainConfig(schedule="exponential", epochs=epochs, lr=1e-2, lr_final=0.1)
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1e-2)
+    scheduler = torch.optim.lr_scheduler.ExponentialLR(optimizer, gamma=0.1 ** (1 / epochs))
+    total = epochs * steps_per_epoch
+    for step in range(total):
+        expected = optimizer.param_groups[0]["lr"]
+        assert learning_rate(config, step, step / total) == pytest.approx(expected, rel=1e-9), f"step {step}"
+        if (step + 1) % steps_per_epoch == 0:
+            optimizer.step()
+            scheduler.step()
+
+
+@pytest.mark.parametrize("schedule", ["exponential", "linear", "cosine"])
+def test_a_decay_goes_from_lr_to_its_final_share_and_never_rises(schedule: str) -> None:
+    config = TrainConfig(schedule=schedule, lr=0.02, lr_final=0.05, epochs=4)
+    rates = [learning_rate(config, step, step / 100) for step in range(101)]
+    assert rates[0] == pytest.approx(0.02)
+    assert rates[-1] == pytest.approx(0.02 * 0.05)
+    assert rates == sorted(rates, reverse=True)
+
+
+@pytest.mark.parametrize("progress", [0.25, 0.5, 0.8])
+def test_linear_and_cosine_between_their_ends(progress: float) -> None:
+    linear, cosine = (TrainConfig(schedule=name, lr=1.0, lr_final=0.2) for name in ("linear", "cosine"))
+    assert learning_rate(linear, 9, progress) == pytest.approx(0.2 * progress + 1.0 * (1 - progress))
+    # Half a wave: as far above the middle, 0.6, as cos(π·progress) says.
+    assert learning_rate(cosine, 9, progress) == pytest.approx(0.6 + 0.4 * math.cos(math.pi * progress))
+
+
+def test_constant_stays() -> None:
+    config = TrainConfig(schedule="constant", lr=0.3)
+    assert {learning_rate(config, step, step / 10) for step in range(11)} == {0.3}
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("warmup", [1, 4, 50])
+def test_the_warm_up_rises_in_equal_steps_to_the_schedule(schedule: str, warmup: int) -> None:
+    warmed, plain = (TrainConfig(schedule=schedule, lr=0.5, warmup_steps=steps) for steps in (warmup, 0))
+    shares = [learning_rate(warmed, step, step / 200) / learning_rate(plain, step, step / 200) for step in range(60)]
+    assert shares[: warmup + 1] == pytest.approx([(step + 1) / (warmup + 1) for step in range(warmup + 1)])
+    assert shares[warmup:] == pytest.approx([1.0] * (60 - warmup))
+
+
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 1))
+
+
+@pytest.mark.parametrize("decay", [0.15, 0.9, 0.9999])
+def test_the_average_follows_parameters_and_buffers_as_its_formula_says(decay: float) -> None:
+    model = network()
+    average = averaged(model, decay)
+    by_hand = copy.deepcopy(model.state_dict())
+    for n in range(20):
+        if n:  # the first update finds the weights it began with
+            with torch.no_grad():
+                model(torch.randn(8, 3) + n)  # moves BatchNorm's statistics
+                for p in model.parameters():
+                    p.add_(torch.randn_like(p))
+        average.update_parameters(model)
+        d = min(decay, (1 + n) / (10 + n))
+        for name, tensor in model.state_dict().items():
+            mixed = d * by_hand[name] + (1 - d) * tensor
+            by_hand[name] = mixed if tensor.is_floating_point() else tensor.clone()
+        for name, tensor in average.module.state_dict().items():
+            torch.testing.assert_close(
+                tensor, by_hand[name], msg=lambda told, at=name, n=n: f"{at}, update {n}: {told}"
+            )
+    assert average.module[1].num_batches_tracked == 19
+
+
+def test_the_average_is_a_copy() -> None:
+    model = network()
+    average = averaged(model, 0.9)
+    before = copy.deepcopy(model.state_dict())
+    for _ in range(3):
+        average.update_parameters(model)
+    with torch.no_grad():
+        average.module[0].weight.zero_()
+    assert torch.equal(model[0].weight, before["0.weight"])

@@ -1,0 +1,92 @@
+"""Laws of the solvers: pipelines/solvers.py."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from pipelines.paths import PATHS, Path
+from pipelines.solvers import SOLVERS, Solver, Velocity, trajectory, uniform_grid
+
+each_solver = pytest.mark.parametrize("solver", SOLVERS.values(), ids=SOLVERS.keys())
+each_path = pytest.mark.parametrize("path", PATHS.values(), ids=PATHS.keys())
+CPU = torch.device("cpu")
+
+
+def end(solver: Solver, v: Velocity, x: Tensor, grid: Tensor) -> Tensor:
+    *_, last = trajectory(solver.step, v, x, grid)
+    return last
+
+
+@each_solver
+def test_halving_the_step_divides_the_error_by_two_to_the_order(solver: Solver) -> None:
+    # dx/dt = x²·cos t is solved by x(t) = 1 / (1/x(0) − sin t).
+    x0 = torch.tensor([0.3, 0.5, -0.8], dtype=torch.float64)
+    exact = 1 / (1 / x0 - math.sin(1))
+
+    def error(steps: int) -> float:
+        grid = torch.linspace(0, 1, steps + 1, dtype=torch.float64)
+        return (end(solver, lambda x, t: x**2 * t.cos(), x0, grid) - exact).norm().item()
+
+    assert math.log2(error(32) / error(64)) == pytest.approx(solver.order, abs=0.2)
+
+
+@each_solver
+@pytest.mark.parametrize("steps", [1, 7])
+def test_the_declared_evaluations_are_the_counted_ones(solver: Solver, steps: int) -> None:
+    times: list[float] = []
+
+    def v(x: Tensor, t: Tensor) -> Tensor:
+        times.append(t.item())
+        return x
+
+    end(solver, v, torch.ones(2), uniform_grid(steps, device=CPU))
+    assert len(times) == solver.evaluations * steps
+    assert 0 <= min(times) <= max(times) <= 1 + 1e-6
+
+
+def gaussian_velocity(path: Path, m: Tensor, s: float) -> Velocity:
+    """v(x, t) = E[dx_t/dt | x_t = x] for independent x0 ~ N(0, I) and x1 ~ N(m, s²·I).
+
+    (dx_t/dt, x_t) are jointly normal with means β'm and βm, Var x_t = α² + β²s² and
+    Cov(dx_t/dt, x_t) = αα' + ββ's², so v = β'm + Cov/Var·(x − βm). With σ² = Var x_t, Cov = σσ', and
+    x = βm + σ·x0 solves dx/dt = v: the samples end at m + s·x0.
+    """
+
+    def v(x: Tensor, t: Tensor) -> Tensor:
+        a, b, da, db = path.alpha(t), path.beta(t), path.dalpha(t), path.dbeta(t)
+        return db * m + (a * da + b * db * s**2) / (a**2 + b**2 * s**2) * (x - b * m)
+
+    return v
+
+
+@each_path
+@pytest.mark.parametrize("solver", ["heun", "midpoint", "rk4"])
+def test_one_gaussian_is_carried_to_another_by_the_exact_map_and_back(path: Path, solver: str) -> None:
+    g = torch.Generator().manual_seed(0)
+    x0 = torch.randn(500, 2, generator=g, dtype=torch.float64)
+    m, s = torch.tensor([1.5, -2.0], dtype=torch.float64), 0.5
+    v = gaussian_velocity(path, m, s)
+    forth, back = (uniform_grid(200, device=CPU, reverse=reverse).double() for reverse in (False, True))
+    x1 = end(SOLVERS[solver], v, x0, forth)
+    torch.testing.assert_close(x1, m + s * x0, rtol=0, atol=1e-3)
+    torch.testing.assert_close(end(SOLVERS[solver], v, x1, back), x0, rtol=0, atol=1e-3)
+
+
+@each_solver
+def test_a_trajectory_is_the_start_and_a_point_for_each_step_of_any_grid(solver: Solver) -> None:
+    x, speed = torch.tensor([1.0, -2.0]), torch.tensor([3.0, 0.5])
+    grid = torch.tensor([0.0, 0.1, 0.5, 1.0])
+    points = list(trajectory(solver.step, lambda x, t: speed, x, grid))
+    assert points[0] is x
+    torch.testing.assert_close(torch.stack(points), x + grid[:, None] * speed)
+
+
+@pytest.mark.parametrize("steps", [1, 3, 50])
+def test_a_uniform_grid_has_a_point_more_than_steps_from_end_to_end(steps: int) -> None:
+    forth, back = (uniform_grid(steps, device=CPU, reverse=reverse) for reverse in (False, True))
+    assert (len(forth), forth[0], forth[-1]) == (steps + 1, 0, 1)
+    torch.testing.assert_close(forth.diff(), torch.full((steps,), 1 / steps))
+    torch.testing.assert_close(back, forth.flip(0))
+    assert (back[0], back[-1]) == (1, 0)

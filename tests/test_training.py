@@ -1,0 +1,290 @@
+"""The trainer: the same numbers whatever the processes, parts and interruptions; and leaving cleanly."""
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from configs.schema import Config, UserError
+from datasets import build_sampler
+from pipelines import Pipeline
+from pipelines.trainer import Trainer
+
+ROOT = Path(__file__).parents[1]
+TINY = [
+    "--quick",
+    "--train.minutes",
+    "100",
+    "--train.threads",
+    "1",
+    "--source.count",
+    "64",
+    "--target.count",
+    "64",
+    "--model.width",
+    "8",
+]
+TINY += ["--solver.steps", "2", "--seed", "3"]
+
+
+def config_of(tiny, steps: int, name: str = "fashion2mnist", **train) -> Config:
+    config = tiny(name, seed=3)
+    train = {"batch_size": 16, "max_steps": steps, "show_epochs": 0, "threads": 1, **train}
+    return replace(config, train=replace(config.train, **train), solver=replace(config.solver, steps=2))
+
+
+def trained(config: Config, folder: Path) -> Trainer:
+    trainer = Trainer(config, folder, data_root=Path("data"))
+    assert trainer.run() == 0
+    return trainer
+
+
+def metrics(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def losses(folder: Path) -> list[float]:
+    return [row["train/loss"] for row in metrics(folder)]
+
+
+def points(folder: Path, tag: str) -> list[tuple[int, float]]:
+    events = EventAccumulator(str(folder / "tensorboard"))
+    events.Reload()
+    return [(event.step, event.value) for event in events.Scalars(tag)]
+
+
+def assert_same_tensors(a: Path, b: Path) -> None:
+    first, second = load_file(a), load_file(b)
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+# --- the same numbers --------------------------------------------------------------------------------
+
+
+def test_the_same_command_trains_the_same_weights(tiny, tmp_path):
+    for name in ("a", "b"):
+        torch.manual_seed(hash(name))  # the caller's generator does not matter
+        trained(config_of(tiny, 3), tmp_path / name)
+    assert_same_tensors(*(tmp_path / name / "model" / "model.safetensors" for name in ("a", "b")))
+
+
+@pytest.mark.parametrize("name", ["fashion2mnist", "noise2mnist-cfg"])
+def test_a_resumed_run_ends_bit_for_bit_like_one_never_stopped(tiny, tmp_path, name):
+    schedule = {"schedule": "linear", "warmup_steps": 2, "epochs": 2}
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    trained(config_of(tiny, 7, name, **schedule), whole)
+
+    trainer = Trainer(config_of(tiny, 7, name, **schedule), stopped, data_root=Path("data"))
+    step = trainer.train_step
+    trainer.train_step = lambda: interrupt_after(trainer, step, 3)
+    assert trainer.run() == 128 + signal.SIGTERM
+    assert metrics(stopped)[-1]["step"] == 3
+    trained(config_of(tiny, 7, name, **schedule), stopped)
+
+    for file in ("model", "ema", "optimizer"):
+        assert_same_tensors(*(run / f"checkpoints/step-0000007/{file}.safetensors" for run in (whole, stopped)))
+    for key in ("train/loss", "train/lr", "train/grad_norm"):
+        assert [row[key] for row in metrics(whole)] == [row[key] for row in metrics(stopped)]
+    assert points(whole, "train/loss") == points(stopped, "train/loss")
+    assert [step for step, _ in points(stopped, "train/loss")] == [1, 2, 3, 4, 5, 6, 7]
+
+
+def interrupt_after(trainer: Trainer, step, last: int) -> dict[str, float]:
+    if trainer.step == last - 1:
+        os.kill(os.getpid(), signal.SIGTERM)
+    return step()
+
+
+def test_what_was_logged_past_the_checkpoint_is_taken_back(tiny, tmp_path):
+    """A kill leaves lines that no checkpoint covers; the next run must not log those steps twice."""
+    trained(config_of(tiny, 2), tmp_path)
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 3, "train/loss": 9.0}\n{"step": 4, "tra')
+    trained(config_of(tiny, 4), tmp_path)
+    assert [row["step"] for row in metrics(tmp_path)] == [1, 2, 3, 4]
+    assert 9.0 not in losses(tmp_path)
+
+
+def test_accumulated_parts_train_like_the_whole_batch(tiny, tmp_path):
+    for parts in (1, 4):
+        trained(config_of(tiny, 4, accumulate=parts), tmp_path / str(parts))
+    torch.testing.assert_close(losses(tmp_path / "1"), losses(tmp_path / "4"), rtol=1e-5, atol=0)
+
+
+def test_two_processes_train_like_one_beside_the_other_datasets_library(tiny, tmp_path):
+    """Hugging Face `datasets` shares our folder's name: accelerate must not get ours when it wants theirs."""
+    other = tmp_path / "site"
+    (other / "datasets").mkdir(parents=True)
+    (other / "datasets" / "__init__.py").write_text("class Dataset: ...\nclass IterableDataset: ...\n")
+    (other / "datasets-4.0.0.dist-info").mkdir()
+    (other / "datasets-4.0.0.dist-info" / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: datasets\nVersion: 4.0.0\n"
+    )
+    env = {**os.environ, "PYTHONPATH": str(other), "PYTHONUTF8": "1"}
+    args = ["launch.py", "--pipeline", "fashion2mnist", *TINY, "--train.max-steps", "4"]
+    one = [sys.executable, *args, "--output-dir", str(tmp_path / "one")]
+    two = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", *args]
+    two += ["--output-dir", str(tmp_path / "two"), "--train.accumulate", "2"]
+    for command in (one, two):
+        result = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=120)
+        assert result.returncode == 0, result.stderr
+    assert "2 × cpu" in result.stderr, "accelerate may start one process without a word"
+    torch.testing.assert_close(losses(tmp_path / "one"), losses(tmp_path / "two"), rtol=1e-5, atol=0)
+    one_row, two_row = (metrics(tmp_path / run)[-1] for run in ("one", "two"))
+    assert one_row["train/grad_norm"] == pytest.approx(two_row["train/grad_norm"], rel=1e-3)
+    assert one_row["eval/loss"] == pytest.approx(two_row["eval/loss"], rel=1e-5)
+
+
+def test_training_sees_the_training_split_only(tiny, tmp_path):
+    trainer = Trainer(config_of(tiny, 1), tmp_path, data_root=Path("data"))
+    for sampler, part in ((trainer.source, trainer.config.source), (trainer.target, trainer.config.target)):
+        place = {"data_root": Path("data"), "device": torch.device("cpu")}
+        splits = {s: build_sampler(part, (1, 28, 28), split=s, **place).images for s in ("train", "test")}
+        assert torch.equal(sampler.images, splits["train"])
+        assert not torch.equal(sampler.images, splits["test"])
+
+
+# --- what a step does --------------------------------------------------------------------------------
+
+
+def test_clipping_shortens_the_gradient_and_logs_its_length_before(tiny, tmp_path):
+    trainer = Trainer(config_of(tiny, 1, clip_norm=1e-3), tmp_path, data_root=Path("data"))
+    seen = []
+    trainer.optimizer.register_step_pre_hook(
+        lambda optimizer, args, kwargs: seen.append(
+            torch.nn.utils.get_total_norm([p.grad for g in optimizer.param_groups for p in g["params"]]).item()
+        )
+    )
+    values = trainer.train_step()
+    assert values["train/grad_norm"] > 1e-2
+    assert seen == [pytest.approx(1e-3, rel=1e-2)]
+
+
+@pytest.mark.parametrize("poison", ["x0", "x1", "t"])
+def test_a_non_finite_step_stops_before_the_weights_are_touched(tiny, tmp_path, poison, caplog):
+    trainer = Trainer(config_of(tiny, 5), tmp_path, data_root=Path("data"))
+    draw = trainer.global_batch
+
+    def poisoned(step):
+        pairs = draw(step)
+        if step == 2:
+            getattr(pairs, poison)[0] = math.nan
+            poisoned.before = {name: p.clone() for name, p in trainer.bare.state_dict().items()}
+        return pairs
+
+    trainer.global_batch = poisoned
+    with caplog.at_level("INFO", logger="flowferry"):
+        assert trainer.run() == 1
+    assert "step 3" in caplog.text and "not touched" in caplog.text and "--train.lr" in caplog.text
+    assert all(torch.equal(p, poisoned.before[name]) for name, p in trainer.bare.state_dict().items())
+    assert [row["step"] for row in metrics(tmp_path)] == [1, 2]
+
+
+def test_a_batch_that_the_parts_do_not_divide_is_refused(tiny, tmp_path):
+    with pytest.raises(UserError, match="16 is not a multiple of 3"):
+        Trainer(config_of(tiny, 1, accumulate=3), tmp_path, data_root=Path("data"))
+
+
+def test_the_minutes_end_training_and_bring_the_schedule_with_them(tiny, tmp_path):
+    config = config_of(tiny, None, minutes=1.5 / 60, epochs=100000, schedule="linear", lr_final=0.0)
+    trainer = trained(config, tmp_path)
+    assert 1.5 <= trainer.seconds < 6
+    rates = [row["train/lr"] for row in metrics(tmp_path)]
+    assert rates == sorted(rates, reverse=True)
+    assert rates[0] == config.train.lr and rates[-1] < 0.5 * config.train.lr
+
+
+# --- what a run leaves -------------------------------------------------------------------------------
+
+
+def test_a_run_leaves_what_it_promises_and_says_that_the_data_is_drawn(tiny, tmp_path):
+    trained(config_of(tiny, 8, epochs=2, show_epochs=1, checkpoint_steps=3), tmp_path)
+    tags = {"step", "train/loss", "train/lr", "train/grad_norm", "perf/images_per_second"}
+    assert [row.keys() >= tags for row in metrics(tmp_path)] == [True] * 8
+    assert [row["step"] for row in metrics(tmp_path) if "eval/loss" in row] == [4, 8]  # the epochs' ends
+    assert [path.name for path in sorted((tmp_path / "checkpoints").iterdir())] == ["step-0000006", "step-0000008"]
+    pictures = {path.name for path in (tmp_path / "samples").iterdir()}
+    assert pictures >= {"samples.png", "path.png", "loss.png", "path.gif", "samples-0000004.png", "samples-0000008.png"}
+    assert "drawn" in json.loads((tmp_path / "config.json").read_text())["data"]
+    events = EventAccumulator(str(tmp_path / "tensorboard"), size_guidance={"images": 0})
+    events.Reload()
+    assert set(events.Tags()["images"]) == {"samples/samples", "samples/path", "samples/loss"}
+    assert [image.step for image in events.Images("samples/samples")] == [4, 8]
+    assert tags - {"step"} <= set(events.Tags()["scalars"])
+    assert not list(tmp_path.rglob("*.part"))
+    Pipeline.from_pretrained(tmp_path)
+
+
+def test_the_exported_weights_are_the_average(tiny, tmp_path):
+    trainer = trained(config_of(tiny, 3), tmp_path)
+    exported = load_file(tmp_path / "model" / "model.safetensors")
+    assert all(torch.equal(exported[name], p) for name, p in trainer.ema.module.state_dict().items())
+    assert any(not torch.equal(exported[name], p) for name, p in trainer.bare.state_dict().items())
+
+
+def test_a_finished_run_is_left_alone(tiny, tmp_path):
+    trained(config_of(tiny, 2), tmp_path)
+    before = (tmp_path / "metrics.jsonl").read_text()
+    assert Trainer(config_of(tiny, 2), tmp_path, data_root=Path("data")).run() == 0
+    assert (tmp_path / "metrics.jsonl").read_text() == before
+
+
+def test_another_training_in_the_same_folder_is_refused(tiny, tmp_path):
+    trained(config_of(tiny, 2), tmp_path)
+    with pytest.raises(UserError, match=r"train\.lr \(found 0\.5, begun with 0\.001\)"):
+        Trainer(config_of(tiny, 4, lr=0.5), tmp_path, data_root=Path("data")).run()
+
+
+def test_a_broken_newest_checkpoint_is_named_and_the_older_one_resumed(tiny, tmp_path, caplog):
+    trained(config_of(tiny, 4, checkpoint_steps=2), tmp_path)
+    newest = tmp_path / "checkpoints" / "step-0000004" / "model.safetensors"
+    newest.write_bytes(newest.read_bytes()[:-10])
+    with caplog.at_level("INFO", logger="flowferry"):
+        trained(config_of(tiny, 6), tmp_path)
+    assert "step-0000004: model.safetensors changed or truncated" in caplog.text
+    assert [row["step"] for row in metrics(tmp_path)] == [1, 2, 3, 4, 5, 6]
+
+
+# --- leaving -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("launcher", "signum", "code"),
+    [
+        ([sys.executable], signal.SIGINT, 130),
+        ([sys.executable], signal.SIGTERM, 143),
+        # The launcher dies of it without passing it on; the trainer must notice.
+        ([sys.executable, "-m", "accelerate.commands.launch"], signal.SIGTERM, -signal.SIGTERM),
+    ],
+    ids=["ctrl-c", "terminated", "launcher terminated"],
+)
+def test_a_signal_saves_and_leaves(tmp_path, launcher, signum, code):
+    command = [*launcher, "launch.py", "--pipeline", "fashion2mnist", *TINY]
+    command += ["--train.epochs", "100000", "--train.checkpoint-steps", "5", "--output-dir", str(tmp_path)]
+    log = (tmp_path / "log").open("w")
+    process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
+    wait_for(lambda: list((tmp_path / "checkpoints").glob("step-*")), "the first checkpoint")
+    process.send_signal(signum)
+    assert process.wait(timeout=60) == code
+    wait_for(lambda: "asked to leave" in (tmp_path / "log").read_text(), "the farewell")
+    newest = max((tmp_path / "checkpoints").glob("step-*")).name
+    assert int(newest.removeprefix("step-")) == metrics(tmp_path)[-1]["step"]
+    Pipeline.from_pretrained(tmp_path)
+
+
+def wait_for(condition, what: str, seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"waited {seconds} s for {what}"
+        time.sleep(0.05)
