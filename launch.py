@@ -90,7 +90,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise UserError(f"unknown verb {verb!r}; accepted: {', '.join(VERBS)}")
         return VERBS[verb](argv)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
 
 

@@ -270,7 +270,9 @@ def pick(what: str, name: str, accepted: dict[str, Any]) -> Any:
     return accepted[name]
 
 
-def part_from_dict(name: str, data: dict[str, Any]) -> Any:
+def part_from_dict(name: str, data: Any) -> Any:
     """A sampler's or a network's configuration: its `kind` says which dataclass the other entries fill."""
+    if not isinstance(data, dict):
+        raise UserError(f"{name}: found {data!r}, accepted is an object with its kind and options")
     fields_of = dict(data)
     return dacite.from_dict(pick(f"{name} kind", fields_of.pop("kind", ""), PARTS[name]), fields_of, STRICT)

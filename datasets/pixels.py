@@ -41,12 +41,21 @@ def load_image(path: Path, shape: tuple[int, int, int]) -> Tensor:
             image = _eight_bit(image).convert("RGBA" if _transparent(image) else "RGB")
             image = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image.convert("RGBA"))
             image = image.convert("L" if channels == 1 else "RGB")
-            if image.size != (width, height):
-                image = ImageOps.pad(image, (width, height), Image.Resampling.LANCZOS, color=0)
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f"{path}: not a readable image ({error})") from error
+            image = _fit(image, width, height)
+    except Exception as error:  # Pillow's plugins raise all sorts of errors on broken files
+        raise UserError(f"{path}: not a readable image ({error!r})") from error
     pixels = torch.from_numpy(np.array(image))
     return to_images(pixels[None] if channels == 1 else pixels.movedim(-1, 0))
+
+
+def _fit(image: Image.Image, width: int, height: int) -> Image.Image:
+    """Scaled to touch the frame from inside, at least one pixel each way, and centred on black."""
+    scale = min(width / image.width, height / image.height)
+    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    out = Image.new(image.mode, (width, height))
+    fitted = image if image.size == size else image.resize(size, Image.Resampling.LANCZOS)
+    out.paste(fitted, ((width - size[0]) // 2, (height - size[1]) // 2))
+    return out
 
 
 def _transparent(image: Image.Image) -> bool:

@@ -17,7 +17,7 @@ class Batch(NamedTuple):
 
 
 class Sampler(Protocol):
-    """An endless stream of samples that can be entered anywhere."""
+    """An endless stream of batches that can be entered at any step."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -35,13 +35,14 @@ class Sampler(Protocol):
         ...
 
     def draw(self, count: int, *, seed: int, step: int) -> Batch:
-        """Samples step·count … (step+1)·count of the stream that `seed` names."""
+        """Batch number `step`, of `count` samples, of the stream that `seed` names."""
         ...
 
 
 class InMemory:
     """Images held as uint8 on the device, gathered there. Each epoch is a permutation: every image once.
 
+    Batch `step` is samples step·count … (step+1)·count of one sequence, whatever the count.
     images: uint8 [N, C, H, W]; labels: int64 [N].
     """
 

@@ -35,8 +35,6 @@ def save(folder: Path, step: int, tensors: dict[str, dict[str, Tensor]], state: 
     (aside / MANIFEST).write_text(json.dumps({"step": step, "sha256": hashes}, indent=2))
     for path in (*aside.iterdir(), aside):
         flush(path)
-    if final.exists():  # only a broken one: a whole one would have been resumed from
-        shutil.rmtree(final)
     os.replace(aside, final)
     flush(folder)
     for old in published(folder)[keep:]:
@@ -46,17 +44,23 @@ def save(folder: Path, step: int, tensors: dict[str, dict[str, Tensor]], state: 
 
 def published(folder: Path) -> list[Path]:
     """The published checkpoints, newest first."""
-    return sorted(folder.glob("step-*"), reverse=True)
+    found = [path for path in folder.glob("step-*") if path.name.removeprefix("step-").isdigit()]
+    return sorted(found, key=lambda path: int(path.name.removeprefix("step-")), reverse=True)
 
 
 def newest(folder: Path) -> tuple[Path | None, list[str]]:
-    """The newest whole checkpoint, or None; and why each newer one was passed over."""
+    """The newest whole checkpoint, or None; and what was wrong with each newer one.
+
+    Those are renamed to `broken-step-NNNNNNN`, so that they never count as one that is kept.
+    """
     broken: list[str] = []
     for path in published(folder):
         problem = defect(path)
         if problem is None:
             return path, broken
         broken.append(f"{path.name}: {problem}")
+        shutil.rmtree(aside := path.with_name(f"broken-{path.name}"), ignore_errors=True)
+        path.rename(aside)
     return None, broken
 
 
@@ -65,7 +69,7 @@ def defect(path: Path) -> str | None:
     try:
         hashes = json.loads((path / MANIFEST).read_text())["sha256"]
         wrong = [name for name, digest in hashes.items() if sha256(path / name) != digest]
-    except (OSError, ValueError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         return f"unreadable ({error!r})"
     return f"{', '.join(wrong)} changed or truncated" if wrong else None
 

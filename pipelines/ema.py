@@ -10,7 +10,8 @@ from torch.optim.swa_utils import AveragedModel
 def averaged(model: nn.Module, decay: float) -> AveragedModel:
     """A copy of the model whose parameters and buffers follow it: ema ← d·ema + (1 − d)·model.
 
-    d = min(decay, (1 + n)/(10 + n)) after n updates, so that the first steps do not linger in the average.
+    The first update copies; after n updates d = min(decay, (1 + n)/(10 + n)), so that the first steps do not
+    linger in the average.
     """
 
     @torch.no_grad()

@@ -86,11 +86,15 @@ class Pipeline:
         """Source samples [B, *shape] in [-1, 1] -> target samples, by integrating dx/dt = v from t = 0 to 1.
 
         labels: of the target, int64 [B]; guidance, steps and solver as in `using`. The result is on the
-        pipeline's device, images clipped to [-1, 1]. Raises UserError for samples of another shape.
+        pipeline's device; images, but not recovered noise, are clipped to [-1, 1]. reverse: see `invert`.
+        Raises UserError for samples of another shape and for labels that are not classes of this pipeline.
         """
         shape = self.config.shape
         if tuple(images.shape[1:]) != shape:
             raise UserError(f"samples of shape {tuple(images.shape)}: accepted is (B, {', '.join(map(str, shape))})")
+        if batch_size < 1:
+            raise UserError(f"batch_size: found {batch_size}, accepted is a number ≥ 1")
+        labels = self.checked_labels(labels, len(images))
         pipeline = self.using(solver=solver, steps=steps, guidance=guidance)
         parts = [images.to(self.device)[:0]]
         for start in range(0, len(images), batch_size):
@@ -98,7 +102,8 @@ class Pipeline:
             *_, end = pipeline.trajectory(images[rows], None if labels is None else labels[rows], reverse=reverse)
             parts.append(end)
         result = torch.cat(parts)
-        return result.clamp(-1, 1) if len(shape) == 3 else result
+        end_is_noise = reverse and self.config.source.kind == "gaussian"
+        return result if end_is_noise or len(shape) < 3 else result.clamp(-1, 1)
 
     def invert(self, samples: Tensor, labels: Tensor | None = None, **options: Any) -> Tensor:
         """Target samples -> source samples: the same ODE from t = 1 to 0. Options as for `translate`."""
@@ -118,20 +123,27 @@ class Pipeline:
 
     def velocity(self, count: int, labels: Tensor | None) -> Velocity:
         """v(x, t) for `count` samples: plain for an unconditional pipeline, guided for one that knows classes."""
-        null = self.config.classes
-        if not null:
-            if labels is not None:
-                raise UserError(f"{self.config.name} knows no classes: found labels, accepted is None")
-            return lambda x, t: self.model(x, t.expand(len(x)), None)
+        labels = self.checked_labels(labels, count)
         if labels is None:
-            labels = torch.full((count,), null)
-        if labels.shape != (count,) or labels.min() < 0 or labels.max() > null:
+            return lambda x, t: self.model(x, t.expand(len(x)), None)
+        w, null = self.config.solver.guidance, self.config.classes
+        return guide(lambda x, t, label: self.model(x, t.expand(len(x)), label), labels, null, w)
+
+    def checked_labels(self, labels: Tensor | None, count: int) -> Tensor | None:
+        """int64 [count] on the device, all untold for None; None for a pipeline that knows no classes."""
+        null = self.config.classes
+        if labels is None:
+            return torch.full((count,), null, device=self.device) if null else None
+        if not null:
+            raise UserError(f"{self.config.name} knows no classes: found labels, accepted is None")
+        labels = torch.as_tensor(labels)
+        fits = labels.shape == (count,) and not labels.is_floating_point()
+        if not fits or any(label < 0 or label > null for label in labels.tolist()):
             raise UserError(
-                f"labels of shape {tuple(labels.shape)} from {labels.min()} to {labels.max()}: "
-                f"accepted are {count} numbers from 0 to {null - 1}, or {null} for untold"
+                f"labels: found {labels.dtype} {labels.tolist()}; "
+                f"accepted are {count} whole numbers from 0 to {null - 1}, or {null} for untold"
             )
-        labels = labels.to(self.device)
-        return guide(lambda x, t, y: self.model(x, t.expand(len(x)), y), labels, null, self.config.solver.guidance)
+        return labels.to(self.device, torch.long)
 
     @property
     def device(self) -> torch.device:

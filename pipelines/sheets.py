@@ -57,9 +57,10 @@ def samples_sheet(pipeline: Pipeline, source: Sampler, when: str) -> Image.Image
     x1 = pipeline.translate(x0, labels)
     shown: list[Row] = []
     for before, after in zip(x0.split(across), x1.split(across), strict=True):
-        if config.source.kind != "gaussian":  # noise is not worth a look
-            shown.append(("source", before))
-        shown.append(("result", after))
+        if config.source.kind == "gaussian":  # noise is not worth a look
+            shown.append(("", after))
+        else:
+            shown += [("source", before), ("result", after)]
     how = f"{config.solver.name}, {config.solver.steps} steps, NFE {pipeline.evaluations}"
     if config.classes:
         how += f", w = {config.solver.guidance:g}"

@@ -308,10 +308,10 @@ class Trainer:
             for part, sampler in ((self.config.source, self.source), (self.config.target, self.target))
         )
         accelerator = self.accelerator
-        length = f"{self.total:,} steps" if not self.train.minutes else f"{self.train.minutes:g} minutes of steps"
+        length = f"{self.total:,} steps" + (f" or {self.train.minutes:g} min" if self.train.minutes else "")
         return (
             f"{self.config.name}: {sizes}; {self.config.model.kind}, {parameters:,} parameters; "
-            f"{length} of {self.train.batch_size}, {self.steps_per_epoch:,} an epoch; "
+            f"{length}, {self.steps_per_epoch:,} an epoch, batch {self.train.batch_size}; "
             f"{accelerator.num_processes} × {accelerator.device.type}, {accelerator.mixed_precision}"
         )
 

@@ -119,6 +119,12 @@ def test_a_checkpoint_without_a_whole_manifest_is_passed_over_by_name(
     assert "step-0000002" in problem
 
 
+def test_a_manifest_of_another_kind_is_passed_over(tmp_path: Path) -> None:
+    save(tmp_path, 1, 2)
+    (tmp_path / "step-0000002" / "manifest.json").write_text("[]")
+    assert checkpoint.newest(tmp_path)[0] == tmp_path / "step-0000001"
+
+
 def test_where_all_are_damaged_each_is_named(tmp_path: Path) -> None:
     save(tmp_path, 1, 2)
     for step in (1, 2):
@@ -130,9 +136,25 @@ def test_where_all_are_damaged_each_is_named(tmp_path: Path) -> None:
 
 def test_a_damaged_checkpoint_can_be_written_again(tmp_path: Path) -> None:
     save(tmp_path, 1, 2)
-    truncate(tmp_path / "step-0000002" / "model.safetensors")
-    save(tmp_path, 2)
-    assert checkpoint.newest(tmp_path) == (tmp_path / "step-0000002", [])
+    for _ in range(2):
+        truncate(tmp_path / "step-0000002" / "model.safetensors")
+        assert checkpoint.newest(tmp_path)[0] == tmp_path / "step-0000001"
+        save(tmp_path, 2)
+        assert checkpoint.newest(tmp_path) == (tmp_path / "step-0000002", [])
+
+
+def test_a_damaged_checkpoint_does_not_count_as_kept(tmp_path: Path) -> None:
+    save(tmp_path, 1, 2, 3)
+    for step in (2, 3):
+        truncate(tmp_path / f"step-{step:07d}" / "model.safetensors")
+    checkpoint.newest(tmp_path)
+    save(tmp_path, 2, keep=2)
+    assert [path.name for path in checkpoint.published(tmp_path)] == ["step-0000002", "step-0000001"]
+
+
+def test_checkpoints_are_ordered_by_step_and_not_by_name(tmp_path: Path) -> None:
+    save(tmp_path, 9_999_999, 10_000_000)
+    assert checkpoint.newest(tmp_path)[0] == tmp_path / "step-10000000"
 
 
 @pytest.mark.parametrize("dies_in", ["save_file", "sha256", "flush", "os.replace"])

@@ -192,10 +192,29 @@ def test_without_labels_a_class_conditioned_pipeline_is_told_the_null_label(tiny
     assert all((label == NULL).all() for _, _, label in model.asked)
 
 
-@pytest.mark.parametrize("labels", [[1, 2], [1, 2, 3, 4], [1, 2, NULL + 1], [-1, 2, 3], [[1, 2, 3]]])
-def test_labels_that_do_not_fit_are_refused(labels: list[Any], tiny: Callable[..., Config]) -> None:
-    with pytest.raises(UserError, match=r"accepted are 3 numbers from 0 to 9, or 10 for untold"):
-        Pipeline(tiny("noise2mnist-cfg"), Told()).translate(images(3), torch.tensor(labels), steps=1)
+@pytest.mark.parametrize(
+    "labels", [[1, 2], [1, 2, 3, 4], [1, 2, NULL + 1], [-1, 2, 3], [[1, 2, 3]], 1, [1.0, 2.0, 3.0]]
+)
+def test_labels_that_do_not_fit_are_refused_before_anything_is_computed(
+    labels: Any, tiny: Callable[..., Config]
+) -> None:
+    model = Told()
+    with pytest.raises(UserError, match=r"accepted are 3 whole numbers from 0 to 9, or 10 for untold"):
+        Pipeline(tiny("noise2mnist-cfg"), model).translate(images(3), torch.tensor(labels), steps=1, batch_size=1)
+    assert not model.asked
+
+
+def test_a_batch_of_none_is_refused(tiny: Callable[..., Config]) -> None:
+    with pytest.raises(UserError, match="batch_size: found 0"):
+        Pipeline(tiny("fashion2mnist"), Told()).translate(images(3), batch_size=0)
+
+
+def test_images_are_clipped_and_recovered_noise_is_not(tiny: Callable[..., Config]) -> None:
+    """Told moves every sample by its null label / 100 or less: from ±1 that leaves [-1, 1]."""
+    x = torch.ones(2, 1, 28, 28)
+    there = Pipeline(tiny("noise2mnist-cfg"), Told()).translate(x, steps=1)
+    back = Pipeline(tiny("noise2mnist-cfg"), Told()).invert(-x, steps=1)
+    assert (there == 1).all() and (back < -1).all()
 
 
 def test_labels_are_refused_where_there_are_no_classes(tiny: Callable[..., Config]) -> None:

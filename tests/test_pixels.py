@@ -186,3 +186,18 @@ def test_what_is_no_image_is_refused_by_name(name: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="not a readable image") as told:
         load_image(tmp_path / name, GREY)
     assert str(tmp_path / name) in str(told.value)
+
+
+@pytest.mark.parametrize("size", [(3000, 20), (1, 1000), (1000, 1)])
+def test_the_thinnest_images_keep_at_least_a_line(size: tuple[int, int], tmp_path: Path) -> None:
+    image = load_image(saved(Image.new("L", size, "white"), tmp_path / "x.png"), GREY)
+    assert image.max() > 0.9
+
+
+def test_whatever_a_decoder_raises_is_told_with_the_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(path: Path) -> None:
+        raise SyntaxError("broken PNG file")
+
+    monkeypatch.setattr(Image, "open", broken)
+    with pytest.raises(UserError, match=r"x\.png: not a readable image .*broken PNG file"):
+        load_image(tmp_path / "x.png", GREY)

@@ -21,20 +21,8 @@ from pipelines import Pipeline
 from pipelines.trainer import Trainer
 
 ROOT = Path(__file__).parents[1]
-TINY = [
-    "--quick",
-    "--train.minutes",
-    "100",
-    "--train.threads",
-    "1",
-    "--source.count",
-    "64",
-    "--target.count",
-    "64",
-    "--model.width",
-    "8",
-]
-TINY += ["--solver.steps", "2", "--seed", "3"]
+TINY = "--quick --train.minutes 100 --train.threads 1 --source.count 64 --target.count 64 --model.width 8".split()
+TINY += "--solver.steps 2 --seed 3".split()
 
 
 def config_of(tiny, steps: int, name: str = "fashion2mnist", **train) -> Config:
