@@ -3,18 +3,30 @@
 from dataclasses import replace
 
 from configs.schema import (
+    AttentionUNetConfig,
+    Cifar10Config,
     Config,
     CourseUNetConfig,
+    DrawnColoursConfig,
     DrawnDigitsConfig,
     DrawnGarmentsConfig,
     FashionMnistConfig,
     GaussianConfig,
+    MLPConfig,
     MnistConfig,
+    MoonsConfig,
+    NoisyConfig,
     PracticalUNetConfig,
     SamplerConfig,
     SolverConfig,
+    SvhnConfig,
     TrainConfig,
 )
+
+DDPM = SolverConfig(name="ancestral", steps=300)
+PLANE = TrainConfig(epochs=20, batch_size=256, lr=2e-3, schedule="cosine", lr_final=0.0, show_epochs=10)
+COLOUR = TrainConfig(epochs=100, batch_size=128, lr=3e-4, warmup_steps=500, show_epochs=10)
+COLOUR_UNET = AttentionUNetConfig(widths=(64, 128, 256), middle=128, time_scale=1000.0)
 
 PIPELINES: dict[str, Config] = {
     config.name: config
@@ -33,7 +45,7 @@ PIPELINES: dict[str, Config] = {
             source=GaussianConfig(),
             target=MnistConfig(),
             model=CourseUNetConfig(width=64, time="multiply"),
-            train=TrainConfig(epochs=10, batch_size=64, lr=1e-2, schedule="exponential"),
+            train=TrainConfig(epochs=10, batch_size=64, lr=1e-2, schedule="exponential", show_epochs=5),
         ),
         Config(
             name="noise2mnist-cfg",
@@ -43,12 +55,134 @@ PIPELINES: dict[str, Config] = {
             model=CourseUNetConfig(width=64, time="add"),
             classes=10,
             solver=SolverConfig(guidance=5.0),
-            train=TrainConfig(epochs=10, batch_size=64, lr=1e-2, schedule="exponential"),
+            train=TrainConfig(epochs=10, batch_size=64, lr=1e-2, schedule="exponential", show_epochs=5),
+        ),
+        Config(
+            name="noise2mnist-cfg-constant",
+            summary="the same at a constant learning rate, half as high, for longer",
+            source=GaussianConfig(),
+            target=MnistConfig(),
+            model=CourseUNetConfig(width=64, time="add"),
+            classes=10,
+            solver=SolverConfig(guidance=5.0),
+            train=TrainConfig(epochs=15, batch_size=64, lr=5e-3, show_epochs=5),
+        ),
+        Config(
+            name="noise2mnist-wide",
+            summary="noise becomes digits: twice the channels, five times as long",
+            source=GaussianConfig(),
+            target=MnistConfig(),
+            model=CourseUNetConfig(width=128, time="multiply"),
+            train=TrainConfig(epochs=50, batch_size=64, lr=5e-2, schedule="exponential", show_epochs=5),
+        ),
+        Config(
+            name="noise2mnist-practical",
+            summary="noise becomes digits with the small UNet; --path linear or cosine",
+            source=GaussianConfig(),
+            target=MnistConfig(),
+            model=PracticalUNetConfig(width=32),
+            train=TrainConfig(epochs=20, batch_size=128, lr=1e-3, show_epochs=5),
+        ),
+        Config(
+            name="ddpm-mnist",
+            summary="noise becomes digits by denoising diffusion: 300 steps, each adds noise anew",
+            source=GaussianConfig(),
+            target=MnistConfig(),
+            model=CourseUNetConfig(width=64, time="add"),
+            path="ddpm",
+            prediction="source",
+            solver=DDPM,
+            train=TrainConfig(epochs=20, batch_size=128, lr=1e-3, schedule="exponential", show_epochs=5),
+        ),
+        Config(
+            name="ddpm-mnist-cfg",
+            summary="the same for the digit you ask for",
+            source=GaussianConfig(),
+            target=MnistConfig(),
+            model=CourseUNetConfig(width=64, time="add"),
+            classes=10,
+            path="ddpm",
+            prediction="source",
+            solver=replace(DDPM, guidance=5.0),
+            train=TrainConfig(epochs=20, batch_size=128, lr=1e-3, schedule="exponential", show_epochs=5),
+        ),
+        Config(
+            name="denoise-mnist",
+            summary="noisy digits become clean ones in one step",
+            source=NoisyConfig(sigma=0.5),
+            target=MnistConfig(),
+            model=CourseUNetConfig(width=128, time="none"),
+            path="one-step",
+            prediction="target",
+            coupling="given",
+            solver=SolverConfig(steps=1),
+            train=TrainConfig(epochs=5, batch_size=256, lr=1e-4, show_epochs=5),
+        ),
+        Config(
+            name="denoise-noise",
+            summary="the same from pure noise: why one step does not make a digit",
+            source=GaussianConfig(),
+            target=MnistConfig(),
+            model=CourseUNetConfig(width=128, time="none"),
+            path="one-step",
+            prediction="target",
+            solver=SolverConfig(steps=1),
+            train=TrainConfig(epochs=5, batch_size=256, lr=1e-4, show_epochs=5),
+        ),
+        Config(
+            name="noise2fashion",
+            summary="noise becomes garments, with an attention UNet",
+            source=GaussianConfig(),
+            target=FashionMnistConfig(),
+            model=AttentionUNetConfig(),
+            solver=SolverConfig(steps=100),
+            train=TrainConfig(epochs=10, batch_size=256, lr=1e-3),
+        ),
+        Config(
+            name="noise2cifar",
+            summary="noise becomes small photographs in colour",
+            source=GaussianConfig(),
+            target=Cifar10Config(),
+            model=COLOUR_UNET,
+            shape=(3, 32, 32),
+            train=COLOUR,
+        ),
+        Config(
+            name="noise2svhn",
+            summary="noise becomes house numbers in colour",
+            source=GaussianConfig(),
+            target=SvhnConfig(),
+            model=COLOUR_UNET,
+            shape=(3, 32, 32),
+            train=COLOUR,
+        ),
+        Config(
+            name="moons",
+            summary="a Gaussian in the plane becomes two moons; --path linear or cosine",
+            source=GaussianConfig(),
+            target=MoonsConfig(),
+            model=MLPConfig(),
+            shape=(2,),
+            train=PLANE,
+        ),
+        Config(
+            name="gaussian2d",
+            summary="a Gaussian in the plane moves to (1, 1): which path preserves the variance",
+            source=GaussianConfig(),
+            target=GaussianConfig(mean=1.0),
+            model=MLPConfig(),
+            shape=(2,),
+            train=PLANE,
         ),
     )
 }
 
-STAND_INS: dict[str, SamplerConfig] = {"mnist": DrawnDigitsConfig(), "fashion-mnist": DrawnGarmentsConfig()}
+STAND_INS: dict[str, SamplerConfig] = {
+    "mnist": DrawnDigitsConfig(),
+    "fashion-mnist": DrawnGarmentsConfig(),
+    "cifar10": DrawnColoursConfig(),
+    "svhn": DrawnColoursConfig(),
+}
 
 
 def quick(config: Config) -> Config:
@@ -57,5 +191,6 @@ def quick(config: Config) -> Config:
         config,
         source=STAND_INS.get(config.source.kind, config.source),
         target=STAND_INS.get(config.target.kind, config.target),
+        solver=replace(config.solver, steps=min(config.solver.steps, 50)),
         train=replace(config.train, minutes=1.0, batch_size=32, ema=0.99, show_epochs=0, checkpoint_epochs=0),
     )

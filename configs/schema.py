@@ -113,14 +113,49 @@ class DrawnGarmentsConfig(Checked):
     count: Annotated[int, Range(1)] = 4096
 
 
+@dataclass(frozen=True, kw_only=True)
+class Cifar10Config(Checked):
+    """Photographs of ten kinds of animals and vehicles, 32×32 in colour, 50,000 to train on."""
+
+    kind: str = field(default="cifar10", init=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SvhnConfig(Checked):
+    """House numbers from the street, cut to one digit, 32×32 in colour, 73,257 to train on."""
+
+    kind: str = field(default="svhn", init=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DrawnColoursConfig(Checked):
+    """Stand-ins for CIFAR10 and SVHN: the drawn garments on 32×32, each in a colour of its own."""
+
+    kind: str = field(default="drawn-colours", init=False)
+    count: Annotated[int, Range(1)] = 4096
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoisyConfig(Checked):
+    """The target's own images z = x + σ·ε, as a source to be denoised."""
+
+    kind: str = field(default="noisy", init=False)
+    sigma: Annotated[float, Range(0)] = 0.5
+    """σ where black is 0 and white is 1, as published."""
+
+
 SamplerConfig = (
     GaussianConfig
     | GaussianRingConfig
     | MoonsConfig
     | MnistConfig
     | FashionMnistConfig
+    | Cifar10Config
+    | SvhnConfig
     | DrawnDigitsConfig
     | DrawnGarmentsConfig
+    | DrawnColoursConfig
+    | NoisyConfig
 )
 
 # --- networks -----------------------------------------------------------------------------------------
@@ -146,7 +181,31 @@ class CourseUNetConfig(Checked):
     """How time enters: not at all, as a scale of the features, or as a shift (with classes, only as a shift)."""
 
 
-ModelConfig = PracticalUNetConfig | CourseUNetConfig
+@dataclass(frozen=True, kw_only=True)
+class AttentionUNetConfig(Checked):
+    """A UNet with GroupNorm, residual blocks and self-attention. Takes no classes."""
+
+    kind: str = field(default="attention-unet", init=False)
+    widths: Annotated[tuple[int, ...], Range(1)] = (32, 64, 128)
+    """Channels before the first block and after each block down; multiples of 16."""
+    middle: Annotated[int, Range(1)] = 64
+    """Channels of the lowest level."""
+    attention: tuple[bool, ...] = (False, True)
+    """Whether each block down, and its mirror image up, attends."""
+    time_scale: Annotated[float, Positive] = 1.0
+    """Factor on t before its sinusoids: 1 as published, where they barely move; 1000 spreads them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MLPConfig(Checked):
+    """Three hidden layers for points in the plane; time is one more input. Takes no classes."""
+
+    kind: str = field(default="mlp", init=False)
+    width: Annotated[int, Range(1)] = 128
+    """Of each hidden layer."""
+
+
+ModelConfig = PracticalUNetConfig | CourseUNetConfig | AttentionUNetConfig | MLPConfig
 
 # --- the run ------------------------------------------------------------------------------------------
 
@@ -155,7 +214,8 @@ ModelConfig = PracticalUNetConfig | CourseUNetConfig
 class SolverConfig(Checked):
     """How the trained pipeline is run, unless asked otherwise."""
 
-    name: Literal["euler", "midpoint", "heun", "rk4"] = "euler"
+    name: Literal["euler", "midpoint", "heun", "rk4", "ancestral"] = "euler"
+    """The first four follow the velocity; ancestral (from noise only) also adds noise at each step, as DDPM does."""
     steps: Annotated[int, Range(1)] = 50
     """Solver steps from source to target."""
     guidance: float = 1.0
@@ -221,14 +281,22 @@ class Config(Checked):
     """Of one sample: (channels, height, width), or (2,) in the plane."""
     classes: Annotated[int, Range(0)] = 0
     """Target classes the network is told of; 0: it is told nothing. The null label is this number."""
-    path: Literal["linear", "cosine"] = "linear"
-    """x_t between source and target: (1−t)·x0 + t·x1, or cos(πt/2)·x0 + sin(πt/2)·x1."""
-    coupling: Literal["independent"] = "independent"
-    """Which source sample is paired with which target sample."""
+    path: Literal["linear", "cosine", "ddpm", "one-step"] = "linear"
+    """x_t between source and target: (1−t)·x0 + t·x1; cos(πt/2)·x0 + sin(πt/2)·x1; DDPM's √(1−ᾱ)·x0 + √ᾱ·x1 at
+    T = 300 noise levels; or x0 alone, from where one step leads to x1."""
+    prediction: Literal["velocity", "source", "target"] = "velocity"
+    """What the network predicts: dx_t/dt, x0 (the noise ε where the source is Gaussian) or x1 (the clean image)."""
+    coupling: Literal["independent", "given"] = "independent"
+    """Which source sample is paired with which target sample: any, or its own."""
     solver: SolverConfig = field(default_factory=SolverConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     seed: int = 0
     """All randomness is a function of it."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.solver.name == "ancestral" and self.source != GaussianConfig():
+            raise UserError(f"solver ancestral: found the source {self.source.kind}, accepted is unit Gaussian noise")
 
     @property
     def drawn(self) -> bool:

@@ -17,8 +17,8 @@ CANVAS = FRAME * DETAIL
 CLASSES = 10
 FONT = ImageFont.load_default(size=84)
 
-# A generator's key is the seed, (DIGITS or GARMENTS), (LABELS or IMAGES), an index: no two share a stream.
-DIGITS, GARMENTS, LABELS, IMAGES = range(4)
+# A generator's key is the seed, (DIGITS or GARMENTS), (LABELS, IMAGES or COLOURS), an index: no two share a stream.
+DIGITS, GARMENTS, LABELS, IMAGES, COLOURS = range(5)
 
 Pair = tuple[float, float]  # a point (x, y) or a range (low, high)
 Painter = Callable[[int, np.random.Generator], Image.Image]
@@ -42,6 +42,18 @@ def draw_garments(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
     Raises ValueError if `count` is below 1.
     """
     return _draw(count, seed, GARMENTS, _garment)
+
+
+def draw_colours(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The garments of `draw_garments` on 32×32, each in a colour of its own on a dim ground of another.
+
+    Returns images, uint8 [count, 3, 32, 32] in 0..255, and labels, int64 [count] in 0..9.
+    """
+    grey, labels = draw_garments(count, seed)
+    light = torch.nn.functional.pad(grey[:, None].float() / 255, (2, 2, 2, 2))
+    paints = np.stack([_generator(seed, GARMENTS, COLOURS, i).uniform(0.2, 1, (2, 3)) for i in range(count)])
+    cloth, ground = torch.from_numpy(paints).float()[..., None, None].unbind(1)
+    return (255 * (light * cloth + (light == 0) * 0.4 * ground)).round().to(torch.uint8), labels
 
 
 def _draw(count: int, seed: int, kind: int, paint: Painter) -> tuple[torch.Tensor, torch.Tensor]:

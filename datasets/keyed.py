@@ -3,6 +3,7 @@
 So a resumed run needs no replay, and one process and N processes see the same global batch.
 """
 
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from hashlib import blake2b
 
@@ -25,3 +26,17 @@ def generator(device: torch.device | str, *name: int | str) -> torch.Generator:
 def permutation(size: int, device: torch.device, *name: int | str) -> Tensor:
     """The order of `size` items in the epoch called `name`: int64 [size] on `device`, drawn on the CPU."""
     return torch.randperm(size, generator=generator("cpu", *name)).to(device)
+
+
+def normal_rows(seed: int, rows: Sequence[int]) -> Callable[[Tensor], Tensor]:
+    """noise(x): standard normal values in the shape of x [len(rows), …], new ones at each call.
+
+    Each row has a stream of its own, so what a row gets does not depend on its neighbours, nor on the device.
+    """
+    streams = [generator("cpu", seed, "row", row) for row in rows]
+
+    def noise(x: Tensor) -> Tensor:
+        drawn = [torch.randn(x.shape[1:], generator=stream, dtype=x.dtype) for stream in streams]
+        return torch.stack(drawn).to(x.device)
+
+    return noise

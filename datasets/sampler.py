@@ -5,7 +5,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from datasets.keyed import permutation
+from datasets.keyed import generator, permutation
 from datasets.pixels import to_images
 
 
@@ -62,3 +62,19 @@ class InMemory:
             first = epoch * self.size
             parts.append(order[max(start - first, 0) : stop - first])
         return torch.cat(parts)
+
+
+class Noisy:
+    """z = x + σ·ε: another sampler's images, in the same order, with Gaussian noise. Not clipped to [-1, 1].
+
+    sigma: where black is 0 and white is 1, and so twice as much in [-1, 1].
+    """
+
+    def __init__(self, clean: Sampler, sigma: float) -> None:
+        self.clean, self.sigma = clean, sigma
+        self.shape, self.classes, self.size = clean.shape, clean.classes, clean.size
+
+    def draw(self, count: int, *, seed: int, step: int) -> Batch:
+        x, labels = self.clean.draw(count, seed=seed, step=step)
+        g = generator(x.device, seed, "noisy", step)
+        return Batch(x + 2 * self.sigma * torch.randn(x.shape, generator=g, device=x.device), labels)

@@ -2,49 +2,82 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 from urllib.error import URLError
 
 import torch
 import torchvision
+from torch import Tensor
 
-from configs.schema import SamplerConfig, UserError
-from datasets.drawn import draw_digits, draw_garments
-from datasets.sampler import InMemory, Sampler
+from configs.schema import Config, NoisyConfig, SamplerConfig, UserError
+from datasets.drawn import draw_colours, draw_digits, draw_garments
+from datasets.sampler import InMemory, Noisy, Sampler
 from datasets.toys import Gaussian, GaussianRing, Moons
 
 Split = Literal["train", "test"]
 
 
-def torchvision_images(dataset: Any, data_root: Path, split: Split, device: torch.device) -> InMemory:
-    """One of torchvision's 28×28 grey data sets, downloaded into `data_root` if it is not there."""
-    name = dataset.__name__
+class Place(NamedTuple):
+    """What the builders are given beside a sampler's own configuration."""
+
+    shape: tuple[int, ...]
+    data_root: Path
+    split: Split
+    device: torch.device
+
+
+def published(name: str, where: str, load: Callable[[Path, bool], tuple[Any, Any]], place: Place) -> InMemory:
+    """A data set that torchvision downloads into the data root if it is not there.
+
+    load(data root, training split) -> (images [N, …] uint8, labels [N]); where: what the data root then holds.
+    """
     try:
-        data = dataset(data_root, train=split == "train", download=True)
-    except (RuntimeError, URLError, OSError) as error:
+        images, labels = load(place.data_root, place.split == "train")
+    except (RuntimeError, URLError, OSError, ImportError) as error:
         raise UserError(
-            f"no {name} in {Path(data_root, name).absolute()} and it could not be downloaded ({error}); "
-            f"name the folder that holds {name}/raw with --data-root, or try --quick, which draws its own data"
+            f"no {name} in {Path(place.data_root).absolute()} and it could not be downloaded ({error}); "
+            f"name the folder that holds {where} with --data-root, or try --quick, which draws its own data"
         ) from error
-    return InMemory(data.data[:, None], data.targets, classes=10, device=device)
+    return InMemory(torch.as_tensor(images), torch.as_tensor(labels), classes=10, device=place.device)
 
 
-def drawn_images(draw: Callable, count: int, split: Split, device: torch.device) -> InMemory:
-    images, labels = draw(count, seed={"train": 0, "test": 1}[split])
-    return InMemory(images[:, None], labels, classes=10, device=device)
+def load_mnist_like(name: str) -> Callable[[Path, bool], tuple[Tensor, Tensor]]:
+    def load(root: Path, train: bool) -> tuple[Tensor, Tensor]:
+        data = getattr(torchvision.datasets, name)(root, train=train, download=True)
+        return data.data[:, None], data.targets
+
+    return load
 
 
-# Each builder takes (configuration, shape of a sample, folder of the data, split, device).
-SAMPLERS: dict[str, Callable[[Any, tuple[int, ...], Path, Split, torch.device], Sampler]] = {
-    "gaussian": lambda c, shape, root, split, device: Gaussian(c, shape, device),
-    "gaussian-ring": lambda c, shape, root, split, device: GaussianRing(c, device),
-    "moons": lambda c, shape, root, split, device: Moons(c, device),
-    "mnist": lambda c, shape, root, split, device: torchvision_images(torchvision.datasets.MNIST, root, split, device),
-    "fashion-mnist": lambda c, shape, root, split, device: torchvision_images(
-        torchvision.datasets.FashionMNIST, root, split, device
+def load_cifar10(root: Path, train: bool) -> tuple[Any, Any]:
+    data = torchvision.datasets.CIFAR10(root, train=train, download=True)
+    return torch.as_tensor(data.data).movedim(-1, 1).contiguous(), data.targets
+
+
+def load_svhn(root: Path, train: bool) -> tuple[Any, Any]:
+    data = torchvision.datasets.SVHN(root, split="train" if train else "test", download=True)
+    return torch.as_tensor(data.data).contiguous(), data.labels
+
+
+def drawn(draw: Callable[[int, int], tuple[Tensor, Tensor]], count: int, place: Place) -> InMemory:
+    images, labels = draw(count, {"train": 0, "test": 1}[place.split])
+    images = images if images.ndim == 4 else images[:, None]
+    return InMemory(images, labels, classes=10, device=place.device)
+
+
+SAMPLERS: dict[str, Callable[[Any, Place], Sampler]] = {
+    "gaussian": lambda c, place: Gaussian(c, place.shape, place.device),
+    "gaussian-ring": lambda c, place: GaussianRing(c, place.device),
+    "moons": lambda c, place: Moons(c, place.device),
+    "mnist": lambda c, place: published("MNIST", "MNIST/raw", load_mnist_like("MNIST"), place),
+    "fashion-mnist": lambda c, place: published(
+        "FashionMNIST", "FashionMNIST/raw", load_mnist_like("FashionMNIST"), place
     ),
-    "drawn-digits": lambda c, shape, root, split, device: drawn_images(draw_digits, c.count, split, device),
-    "drawn-garments": lambda c, shape, root, split, device: drawn_images(draw_garments, c.count, split, device),
+    "cifar10": lambda c, place: published("CIFAR10", "cifar-10-batches-py", load_cifar10, place),
+    "svhn": lambda c, place: published("SVHN", "train_32x32.mat and test_32x32.mat", load_svhn, place),
+    "drawn-digits": lambda c, place: drawn(draw_digits, c.count, place),
+    "drawn-garments": lambda c, place: drawn(draw_garments, c.count, place),
+    "drawn-colours": lambda c, place: drawn(draw_colours, c.count, place),
 }
 
 
@@ -52,7 +85,34 @@ def build_sampler(
     config: SamplerConfig, shape: tuple[int, ...], *, data_root: Path, split: Split, device: torch.device
 ) -> Sampler:
     """The sampler that `config` describes. Raises UserError if the data is not there or not of `shape`."""
-    sampler = SAMPLERS[config.kind](config, shape, data_root, split, device)
+    if isinstance(config, NoisyConfig):
+        raise UserError("noisy: found as a target, accepted is as a source: it is made of the target's images")
+    sampler = SAMPLERS[config.kind](config, Place(tuple(shape), Path(data_root), split, device))
     if tuple(sampler.shape) != tuple(shape):
         raise UserError(f"{config.kind} gives samples of shape {sampler.shape}, the pipeline's shape is {shape}")
     return sampler
+
+
+def build_source(
+    config: Config, *, data_root: Path, split: Split, device: torch.device, target: Sampler | None = None
+) -> Sampler:
+    """A pipeline's source. target: saves it from loading that again, where the source is made of it."""
+    if isinstance(config.source, NoisyConfig):
+        if target is None:
+            target = build_sampler(config.target, config.shape, data_root=data_root, split=split, device=device)
+        return Noisy(target, config.source.sigma)
+    return build_sampler(config.source, config.shape, data_root=data_root, split=split, device=device)
+
+
+def build_samplers(config: Config, *, data_root: Path, split: Split, device: torch.device) -> tuple[Sampler, Sampler]:
+    """A pipeline's source and target. Raises UserError as `build_sampler` does, and where they do not go together."""
+    target = build_sampler(config.target, config.shape, data_root=data_root, split=split, device=device)
+    source = build_source(config, data_root=data_root, split=split, device=device, target=target)
+    if config.classes and target.classes != config.classes:
+        raise UserError(f"{config.target.kind} has {target.classes} classes, the pipeline has {config.classes}")
+    if config.coupling == "given" and source.size != target.size:
+        raise UserError(
+            f"coupling given: found {source.size} samples of {config.source.kind} and {target.size} of "
+            f"{config.target.kind}, accepted are as many of both"
+        )
+    return source, target

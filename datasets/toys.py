@@ -1,13 +1,23 @@
 """Endless streams: Gaussian noise in any shape, and distributions in the plane."""
 
 import math
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from configs.schema import GaussianConfig, GaussianRingConfig, MoonsConfig
 from datasets.keyed import generator
-from datasets.sampler import Batch
+from datasets.sampler import Batch, Sampler
+
+
+class Toy(Sampler, Protocol):
+    """A sampler whose variance is known in closed form."""
+
+    @property
+    def variance(self) -> float:
+        """Of one coordinate, as the mean over the coordinates."""
+        ...
 
 
 class Gaussian:
@@ -17,6 +27,7 @@ class Gaussian:
 
     def __init__(self, config: GaussianConfig, shape: tuple[int, ...], device: torch.device) -> None:
         self.config, self.shape, self.device = config, shape, device
+        self.variance = config.std**2
 
     def draw(self, count: int, *, seed: int, step: int) -> Batch:
         g = generator(self.device, seed, "gaussian", step)
@@ -31,6 +42,7 @@ class GaussianRing:
 
     def __init__(self, config: GaussianRingConfig, device: torch.device) -> None:
         self.config, self.classes, self.device = config, config.modes, device
+        self.variance = (config.radius**2 / 2 if config.modes > 1 else 0.0) + config.std**2
 
     def draw(self, count: int, *, seed: int, step: int) -> Batch:
         g = generator(self.device, seed, "gaussian-ring", step)
@@ -46,6 +58,9 @@ class Moons:
 
     def __init__(self, config: MoonsConfig, device: torch.device) -> None:
         self.config, self.device = config, device
+        # Of the angle, uniform in (0, π), the cosine has mean 0 and the sine 2/π, the square of either ½. The two
+        # moons' x have second moment ¾ about ½, and y has ½·(½ + ¾ − 2/π) about 0 and mean ¼.
+        self.variance = (3 / 4 + (5 / 4 - 2 / math.pi) / 2 - 1 / 16) / 2 + config.noise**2
 
     def draw(self, count: int, *, seed: int, step: int) -> Batch:
         g = generator(self.device, seed, "moons", step)

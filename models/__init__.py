@@ -1,7 +1,7 @@
 """The networks. One contract: `model(xt, t, label) -> prediction`.
 
-xt: [B, C, H, W]; t: [B] in [0, 1]; label: int64 [B] in [0, classes], where `classes` is the null label
-("not told"), or None for a network that takes no classes. The prediction has the shape of xt.
+xt: [B, C, H, W], or [B, n] for points; t: [B] in [0, 1]; label: int64 [B] in [0, classes], where `classes` is the
+null label ("not told"), or None for a network that takes no classes. The prediction has the shape of xt.
 """
 
 from collections.abc import Callable
@@ -9,15 +9,19 @@ from collections.abc import Callable
 from torch import nn
 
 from configs.schema import Config
+from models.attention_unet import AttentionUNet
 from models.course_unet import CourseUNet
+from models.mlp import MLP
 from models.practical_unet import PracticalUNet
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "course-unet": CourseUNet,
     "practical-unet": PracticalUNet,
+    "attention-unet": AttentionUNet,
+    "mlp": MLP,
 }
 
 
 def build_model(config: Config) -> nn.Module:
     """The network that `config.model` describes, freshly initialised from the global torch generator."""
-    return MODELS[config.model.kind](config.model, channels=config.shape[0], classes=config.classes)
+    return MODELS[config.model.kind](config.model, shape=config.shape, classes=config.classes)

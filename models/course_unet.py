@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from configs.schema import CourseUNetConfig, UserError
+from models.shapes import image_channels
 
 
 def conv(cin: int, cout: int) -> nn.Sequential:
@@ -51,10 +52,11 @@ class CourseUNet(nn.Module):
     classes > 0: the one-hot class (all zero for the null label) scales the features, so time must not.
     """
 
-    def __init__(self, config: CourseUNetConfig, *, channels: int, classes: int) -> None:
+    def __init__(self, config: CourseUNetConfig, *, shape: tuple[int, ...], classes: int) -> None:
         super().__init__()
         if classes and config.time == "multiply":
             raise UserError("course-unet: the class already multiplies; found time 'multiply', accepted 'add'")
+        channels = image_channels("course-unet", shape, side=28)
         d, self.time, self.classes = config.width, config.time, classes
         self.init = conv_block(channels, d)
         self.down1 = down_block(d, d)

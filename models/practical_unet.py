@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from configs.schema import PracticalUNetConfig, UserError
+from configs.schema import PracticalUNetConfig
+from models.shapes import image_channels, refuse_classes
 
 
 def double_conv(cin: int, cout: int) -> nn.Sequential:
@@ -13,11 +14,10 @@ def double_conv(cin: int, cout: int) -> nn.Sequential:
 class PracticalUNet(nn.Module):
     """`model(xt, t)` with xt [B, C, H, W], H and W multiples of 4. Skips are added, not concatenated."""
 
-    def __init__(self, config: PracticalUNetConfig, *, channels: int, classes: int) -> None:
+    def __init__(self, config: PracticalUNetConfig, *, shape: tuple[int, ...], classes: int) -> None:
         super().__init__()
-        if classes:
-            raise UserError(f"practical-unet takes no classes: found {classes}, accepted 0 (or --model course-unet)")
-        w = config.width
+        refuse_classes("practical-unet", classes)
+        channels, w = image_channels("practical-unet", shape, multiple=4), config.width
         self.down1 = double_conv(channels + 1, w)
         self.down2 = double_conv(w, 2 * w)
         self.middle = double_conv(2 * w, 2 * w)

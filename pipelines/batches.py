@@ -7,8 +7,9 @@ from torch import Tensor
 
 from configs.schema import Config
 from datasets import Sampler
-from datasets.keyed import generator, key
+from datasets.keyed import generator
 from pipelines.couplings import COUPLINGS
+from pipelines.paths import PATHS
 
 
 class Pairs(NamedTuple):
@@ -27,14 +28,13 @@ class Pairs(NamedTuple):
 
 
 def draw_pairs(config: Config, source: Sampler, target: Sampler, count: int, *, seed: int, step: int) -> Pairs:
-    """The global batch of one step: coupled samples, times uniform in [0, 1), labels dropped one by one."""
-    x0, x1 = COUPLINGS[config.coupling](
-        source.draw(count, seed=key(seed, "source"), step=step),
-        target.draw(count, seed=key(seed, "target"), step=step),
-    )
+    """The global batch of one step: coupled samples, times uniform over the path's, labels dropped one by one."""
+    x0, x1 = COUPLINGS[config.coupling](source, target, count, seed, step)
     device = x1.samples.device
     g = generator(device, seed, "time and dropout", step)
     t = torch.rand(count, generator=g, device=device)
+    if levels := PATHS[config.path].levels:
+        t = (t * levels).floor() / levels
     dropped = torch.rand(count, generator=g, device=device) < config.train.label_dropout
     label = None
     if config.classes:

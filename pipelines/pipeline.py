@@ -1,4 +1,4 @@
-"""A pipeline: a network, the path it was trained on, and what can be done with the velocity it predicts."""
+"""A pipeline: a network, its path, what it predicts there, and what can be done with the velocity that follows."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -10,34 +10,37 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from configs.schema import Config, UserError
-from datasets import build_sampler
-from datasets.keyed import key
+from datasets import build_source
+from datasets.keyed import key, normal_rows
 from models import build_model
 from pipelines import weights
 from pipelines.guidance import guide
-from pipelines.paths import PATHS
+from pipelines.paths import PATHS, PREDICTIONS
 from pipelines.solvers import SOLVERS, Velocity, trajectory, uniform_grid
 
 
 class Pipeline:
     """Carries samples from `config.source` (t = 0) to `config.target` (t = 1).
 
-    model(xt, t, label) predicts the velocity; without one, a freshly initialised network is made.
+    model(xt, t, label) predicts what `config.prediction` says; without one, a freshly initialised network is made.
+    Raises UserError where path, prediction and solver do not go together.
     """
 
     def __init__(self, config: Config, model: nn.Module | None = None) -> None:
         self.config = config
-        self.path = PATHS[config.path]
+        self.path, self.prediction = PATHS[config.path], PREDICTIONS[config.prediction]
+        self._check()
         self.model = build_model(config) if model is None else model
 
     def loss(self, x0: Tensor, x1: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
-        """Flow matching: E‖u(x_t, t, label) − v‖² over samples and elements (Lipman et al. 2022, eq. 6).
+        """E‖model(x_t, t, label) − what it is to predict‖² over samples and elements.
 
+        Of the velocity: flow matching (Lipman et al. 2022, eq. 6). Of the source, which is noise: DDPM (Ho et al.
+        2020, eq. 14). Of the target at t = 0: a denoiser in one step.
         x0, x1: [B, …]; t: [B] in [0, 1]; label: int64 [B], the null label where it is dropped. Returns a scalar.
         """
         xt = self.path.interpolate(x0, x1, t)
-        v = self.path.velocity(x0, x1, t)
-        return F.mse_loss(self.model(xt, t, label), v)
+        return F.mse_loss(self.model(xt, t, label), self.prediction.of(self.path, x0, x1, t))
 
     # --- running it ----------------------------------------------------------------------------------
 
@@ -67,10 +70,10 @@ class Pipeline:
         solver as in `using`. A source of images is read from `data_root`: its test split.
         """
         config, root = self.config, Path(data_root)
-        source = build_sampler(config.source, config.shape, data_root=root, split="test", device=self.device)
+        source = build_source(config, data_root=root, split="test", device=self.device)
         x0 = source.draw(count, seed=key(seed, "source"), step=0).samples
         pipeline = self.using(solver=solver, steps=steps, guidance=guidance)
-        return pipeline.translate(x0, labels, batch_size=batch_size)
+        return pipeline.translate(x0, labels, batch_size=batch_size, seed=seed)
 
     def translate(
         self,
@@ -82,11 +85,13 @@ class Pipeline:
         solver: str | None = None,
         batch_size: int = 256,
         reverse: bool = False,
+        seed: int = 0,
     ) -> Tensor:
         """Source samples [B, *shape] in [-1, 1] -> target samples, by integrating dx/dt = v from t = 0 to 1.
 
         labels: of the target, int64 [B]; guidance, steps and solver as in `using`. The result is on the
         pipeline's device; images, but not recovered noise, are clipped to [-1, 1]. reverse: see `invert`.
+        seed: of the noise that the ancestral solver adds, which for sample i is a function of (seed, i).
         Raises UserError for samples of another shape and for labels that are not classes of this pipeline.
         """
         shape = self.config.shape
@@ -99,7 +104,8 @@ class Pipeline:
         parts = [images.to(self.device)[:0]]
         for start in range(0, len(images), batch_size):
             rows = slice(start, start + batch_size)
-            *_, end = pipeline.trajectory(images[rows], None if labels is None else labels[rows], reverse=reverse)
+            part = None if labels is None else labels[rows]
+            *_, end = pipeline.trajectory(images[rows], part, reverse=reverse, seed=seed, first=start)
             parts.append(end)
         result = torch.cat(parts)
         end_is_noise = reverse and self.config.source.kind == "gaussian"
@@ -109,25 +115,41 @@ class Pipeline:
         """Target samples -> source samples: the same ODE from t = 1 to 0. Options as for `translate`."""
         return self.translate(samples, labels, reverse=True, **options)
 
-    def trajectory(self, x: Tensor, labels: Tensor | None = None, *, reverse: bool = False) -> Iterator[Tensor]:
+    def trajectory(
+        self, x: Tensor, labels: Tensor | None = None, *, reverse: bool = False, seed: int = 0, first: int = 0
+    ) -> Iterator[Tensor]:
         """x at every point of the time grid: steps + 1 tensors [B, *shape], the first is x itself, none clipped.
 
-        Puts the network in evaluation mode.
+        seed, first: the noise of the ancestral solver is that of samples first … first + B − 1. Puts the network in
+        evaluation mode.
         """
         solver = self.config.solver
+        if reverse and solver.name == "ancestral":
+            raise UserError("solver ancestral runs from source to target only; accepted in reverse: euler")
         grid = uniform_grid(solver.steps, device=self.device, reverse=reverse)
         self.model.eval()
         # no_grad around each evaluation, not around the loop: a generator would leave it on for its caller.
         v = torch.no_grad()(self.velocity(len(x), labels))
-        return trajectory(SOLVERS[solver.name].step, v, x.to(self.device), grid)
+        step = SOLVERS[solver.name].step(self.path, normal_rows(seed, range(first, first + len(x))))
+        return trajectory(step, v, x.to(self.device), grid)
 
     def velocity(self, count: int, labels: Tensor | None) -> Velocity:
         """v(x, t) for `count` samples: plain for an unconditional pipeline, guided for one that knows classes."""
         labels = self.checked_labels(labels, count)
         if labels is None:
-            return lambda x, t: self.model(x, t.expand(len(x)), None)
-        w, null = self.config.solver.guidance, self.config.classes
-        return guide(lambda x, t, label: self.model(x, t.expand(len(x)), label), labels, null, w)
+            return lambda x, t: self._velocity(x, t, None)
+        return guide(self._velocity, labels, self.config.classes, self.config.solver.guidance)
+
+    def _velocity(self, x: Tensor, t: Tensor, label: Tensor | None) -> Tensor:
+        t = t.clamp(max=self.latest).expand(len(x))
+        return self.prediction.velocity(self.path, self.model(x, t, label), x, t)
+
+    @property
+    def latest(self) -> float:
+        """The last time at which the network is asked: of those it was trained at, and where v can be had."""
+        if self.path.levels:
+            return 1 - 1 / self.path.levels
+        return 1.0 if self.config.prediction == "velocity" else 0.999  # both ends would be x_1: 0/0
 
     def checked_labels(self, labels: Tensor | None, count: int) -> Tensor | None:
         """int64 [count] on the device, all untold for None; None for a pipeline that knows no classes."""
@@ -155,6 +177,18 @@ class Pipeline:
         solver = self.config.solver
         forwards = 2 if self.config.classes and solver.guidance not in (0, 1) else 1
         return forwards * SOLVERS[solver.name].evaluations * solver.steps
+
+    def _check(self) -> None:
+        """What the configuration alone cannot know of the path."""
+        config, levels = self.config, self.path.levels
+        if levels and config.solver.steps > levels:
+            raise UserError(
+                f"solver steps: found {config.solver.steps}, accepted are at most {levels} on the path {config.path}"
+            )
+        if config.prediction == "source" and self.path.beta(torch.zeros(())) == 0:
+            raise UserError(
+                f"prediction source: found the path {config.path}, where x_0 says nothing of the target; accepted: ddpm"
+            )
 
     # --- keeping it ----------------------------------------------------------------------------------
 

@@ -1,4 +1,7 @@
-"""Solvers of dx/dt = v(x, t). A step is a function of the velocity and one interval of the time grid."""
+"""Solvers: from the velocity at a point to the next point of the time grid.
+
+The ODE solvers follow dx/dt = v(x, t). The ancestral solver also adds noise at each step, and needs the path.
+"""
 
 from collections.abc import Callable, Iterator
 from itertools import pairwise
@@ -7,10 +10,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from pipelines.paths import Path
+
 Velocity = Callable[[Tensor, Tensor], Tensor]
 """v(x, t) with x [B, …] and t a scalar tensor -> dx/dt [B, …]."""
 Step = Callable[[Velocity, Tensor, Tensor, Tensor], Tensor]
 """(v, x, t, h) -> x at t + h, from x at t."""
+Noise = Callable[[Tensor], Tensor]
+"""Independent standard normal values in the shape of x, new ones at each call."""
 
 
 def euler(v: Velocity, x: Tensor, t: Tensor, h: Tensor) -> Tensor:
@@ -39,19 +46,48 @@ def rk4(v: Velocity, x: Tensor, t: Tensor, h: Tensor) -> Tensor:
     return x + h / 6 * (k1 + 2 * k2 + 2 * k3 + k4)
 
 
-class Solver(NamedTuple):
-    """A step, the order of its error over a whole interval, and its forward evaluations."""
+def ancestral(path: Path, noise: Noise) -> Step:
+    """DDPM's ancestral sampling (Ho et al. 2020, algorithm 2), on any path that starts from Gaussian noise.
 
-    step: Step
-    order: int
+    Let r = β_t/β_u for a step from t to u, so that x_t = r·x_u + √q·ε with q = α_t² − r²·α_u². Then the mean of x_u
+    given x_t and x1 is (q·β_u·x1 + r·α_u²·x_t)/α_t². Added is √q·ε, the larger of the paper's two choices; on its
+    path r² is 1 − β_s and q is β_s of the list. The last step, to u = 1, adds nothing.
+    """
+
+    def step(v: Velocity, x: Tensor, t: Tensor, h: Tensor) -> Tensor:
+        _, x1 = path.ends(x, v(x, t), t)
+        alpha_t, alpha_u = path.alpha(t), path.alpha(t + h)
+        beta_t, beta_u = path.beta(t), path.beta(t + h)
+        r = beta_t / beta_u
+        q = alpha_t**2 - r**2 * alpha_u**2
+        mean = (q * beta_u * x1 + r * alpha_u**2 * x) / alpha_t**2
+        return mean if t + h == 1 else mean + q.sqrt() * noise(x)
+
+    return step
+
+
+class Solver(NamedTuple):
+    """How to take a step on a path, the order of its error over a whole interval, and its forward evaluations.
+
+    order: None where noise is added.
+    """
+
+    step: Callable[[Path, Noise], Step]
+    order: int | None
     evaluations: int
 
 
+def ode(step: Step) -> Callable[[Path, Noise], Step]:
+    """A step that needs neither the path nor noise."""
+    return lambda path, noise: step
+
+
 SOLVERS: dict[str, Solver] = {
-    "euler": Solver(euler, order=1, evaluations=1),
-    "midpoint": Solver(midpoint, order=2, evaluations=2),
-    "heun": Solver(heun, order=2, evaluations=2),
-    "rk4": Solver(rk4, order=4, evaluations=4),
+    "euler": Solver(ode(euler), order=1, evaluations=1),
+    "midpoint": Solver(ode(midpoint), order=2, evaluations=2),
+    "heun": Solver(ode(heun), order=2, evaluations=2),
+    "rk4": Solver(ode(rk4), order=4, evaluations=4),
+    "ancestral": Solver(ancestral, order=None, evaluations=1),
 }
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -34,9 +35,9 @@ def metadata(config: Config, step: int) -> dict[str, str]:
         "source": config.source.kind,
         "target": config.target.kind,
         "data": DRAWN if config.drawn else "real",
-        "model": config.model.kind,
+        "model": json.dumps(asdict(config.model)),
         "path": config.path,
-        "prediction": "velocity",
+        "prediction": config.prediction,
         "time": "0 at the source, 1 at the target",
         "value_range": "[-1, 1]" if len(config.shape) == 3 else "real numbers",
         "shape": json.dumps(config.shape),

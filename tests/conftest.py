@@ -10,21 +10,35 @@ import pytest
 import torch
 
 from configs.presets import PIPELINES
-from configs.schema import Config, DrawnDigitsConfig, DrawnGarmentsConfig
+from configs.schema import Config, DrawnColoursConfig, DrawnDigitsConfig, DrawnGarmentsConfig
 
 torch.set_num_threads(1)
 
-DRAWN = {"mnist": DrawnDigitsConfig(count=64), "fashion-mnist": DrawnGarmentsConfig(count=64)}
+DRAWN = {
+    "mnist": DrawnDigitsConfig(count=64),
+    "fashion-mnist": DrawnGarmentsConfig(count=64),
+    "cifar10": DrawnColoursConfig(count=64),
+    "svhn": DrawnColoursConfig(count=64),
+}
+
+# The least of each network's own options that still leaves all of its parts.
+SMALL: dict[str, dict[str, Any]] = {
+    "practical-unet": {"width": 4},
+    "course-unet": {"width": 4},
+    "attention-unet": {"widths": (16, 32, 64), "middle": 32},
+    "mlp": {"width": 8},
+}
 
 
 @pytest.fixture
 def tiny() -> Callable[..., Config]:
-    """tiny(name, **changes): the named pipeline on 64 drawn images with a network 4 channels wide."""
+    """tiny(name, **changes): the named pipeline on 64 drawn images with a network a few channels wide."""
 
     def make(name: str, **changes: Any) -> Config:
         config = PIPELINES[name]
         source, target = (DRAWN.get(part.kind, part) for part in (config.source, config.target))
-        return replace(config, source=source, target=target, model=replace(config.model, width=4), **changes)
+        model = replace(config.model, **SMALL[config.model.kind])
+        return replace(config, **{"source": source, "target": target, "model": model, **changes})
 
     return make
 

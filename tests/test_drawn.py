@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from datasets.drawn import draw_digits, draw_garments
+from datasets.drawn import draw_colours, draw_digits, draw_garments
 
 Draw = Callable[[int, int], tuple[torch.Tensor, torch.Tensor]]
 
 for_both = pytest.mark.parametrize("draw", [draw_digits, draw_garments])
+for_all = pytest.mark.parametrize("draw", [draw_digits, draw_garments, draw_colours])
+SHAPES = {draw_digits: (28, 28), draw_garments: (28, 28), draw_colours: (3, 32, 32)}
 COUNT = 500
 
 
@@ -35,10 +37,10 @@ def next_global_numbers() -> tuple[float, float, float]:
     return torch.rand(1).item(), np.random.rand(), random.random()
 
 
-@for_both
+@for_all
 def test_shapes_and_types(draw: Draw) -> None:
     images, labels = drawn(draw)
-    assert (images.shape, images.dtype) == ((COUNT, 28, 28), torch.uint8)
+    assert (images.shape, images.dtype) == ((COUNT, *SHAPES[draw]), torch.uint8)
     assert (labels.shape, labels.dtype) == ((COUNT,), torch.int64)
 
 
@@ -51,7 +53,7 @@ def test_the_whole_range_of_greys_is_used(draw: Draw) -> None:
     assert images.flatten(1).amax(dim=1).min() > 60  # no image is blank
 
 
-@for_both
+@for_all
 @pytest.mark.parametrize("count", [1, 17, 40])
 def test_an_image_and_its_label_depend_on_nothing_but_seed_and_index(draw: Draw, count: int) -> None:
     images, labels = drawn(draw)
@@ -61,7 +63,7 @@ def test_an_image_and_its_label_depend_on_nothing_but_seed_and_index(draw: Draw,
     assert torch.equal(fewer_labels, labels[:count])
 
 
-@for_both
+@for_all
 def test_drawing_leaves_the_global_generators_alone(draw: Draw) -> None:
     seed_global_generators()
     expected = next_global_numbers()
@@ -70,7 +72,7 @@ def test_drawing_leaves_the_global_generators_alone(draw: Draw) -> None:
     assert next_global_numbers() == expected
 
 
-@for_both
+@for_all
 @pytest.mark.parametrize("seed", [1, -1, 2**40])
 def test_another_seed_draws_other_images_in_another_order(draw: Draw, seed: int) -> None:
     images, labels = drawn(draw)
@@ -79,7 +81,7 @@ def test_another_seed_draws_other_images_in_another_order(draw: Draw, seed: int)
     assert torch.cdist(flat(other_images), flat(images)).min() > 0.1
 
 
-@for_both
+@for_all
 def test_each_block_of_ten_holds_each_label_once_in_an_order_of_its_own(draw: Draw) -> None:
     _, labels = drawn(draw)
     blocks = labels.view(-1, 10)
@@ -127,8 +129,45 @@ def test_garments_fill_the_frame() -> None:
     assert torch.maximum(rows, columns).min() >= 25
 
 
-@for_both
+@for_all
 @pytest.mark.parametrize("count", [0, -3])
 def test_a_count_below_one_is_refused(draw: Draw, count: int) -> None:
     with pytest.raises(ValueError, match=rf"^count is {count}; it must be at least 1$"):
         draw(count, 0)
+
+
+# --- in colour ------------------------------------------------------------------------------------------
+
+
+def coloured() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The garments framed on 32×32 [N, 32, 32], and the same in colour [N, 3, 32, 32], in 0 … 1; where cloth is."""
+    grey = torch.nn.functional.pad(drawn(draw_garments)[0], (2, 2, 2, 2)).double() / 255
+    return grey, drawn(draw_colours)[0].double() / 255, grey > 0
+
+
+def test_colours_are_the_garments_with_their_labels() -> None:
+    """Each channel of the cloth is the grey garment times one number: the channel's part of the colour."""
+    grey, colour, cloth = coloured()
+    assert torch.equal(drawn(draw_colours)[1], drawn(draw_garments)[1])
+    of_cloth = colour * cloth[:, None]
+    paint = (of_cloth * grey[:, None]).sum((2, 3)) / grey.square().sum((1, 2))[:, None]  # least squares
+    expected = paint[..., None, None] * grey[:, None]
+    torch.testing.assert_close(of_cloth, expected, rtol=0, atol=1.1 / 255)  # rounded to whole numbers
+    assert paint.min() > 0.19 and paint.max() < 1.01
+
+
+def test_the_ground_is_of_one_dim_colour_around_the_garment() -> None:
+    _, colour, cloth = coloured()
+    for image, on in zip(colour, cloth, strict=True):
+        (shade,) = image[:, ~on].T.unique(dim=0)
+        assert shade.min() > 0.07 and shade.max() < 0.41
+
+
+def test_each_image_has_colours_of_its_own() -> None:
+    grey, colour, cloth = coloured()
+    paint = (colour * cloth[:, None]).sum((2, 3)) / grey.sum((1, 2))[:, None]
+    ground = colour[:, :, 0, 0]
+    assert (colour.amax(dim=1) - colour.amin(dim=1)).flatten(1).amax(dim=1).min() > 4 / 255  # none is grey
+    assert torch.pdist(torch.cat([paint, ground], dim=1)).min() > 0.01
+    numbers = torch.corrcoef(torch.cat([paint, ground], dim=1).T) - torch.eye(6)
+    assert numbers.abs().max() < 5 / COUNT**0.5  # red, green and blue, of cloth and ground, are independent

@@ -9,10 +9,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from configs.presets import PIPELINES
-from configs.schema import Config, CourseUNetConfig, PracticalUNetConfig, UserError
-from datasets import build_sampler
-from models import build_model
+from configs.schema import AttentionUNetConfig, Config, CourseUNetConfig, MLPConfig, PracticalUNetConfig, UserError
+from datasets import build_samplers
+from models import MODELS, build_model
+from models.attention_unet import AttentionUNet, SelfAttention, sinusoids
 from models.course_unet import CourseUNet
+from models.mlp import MLP
 from models.practical_unet import PracticalUNet
 from pipelines.batches import draw_pairs
 from pipelines.pipeline import Pipeline
@@ -28,12 +30,26 @@ each_course_unet = pytest.mark.parametrize("time, classes", COURSE.values(), ids
 
 def course_unet(width: int, time: str, classes: int, channels: int = 1) -> CourseUNet:
     torch.manual_seed(0)
-    return CourseUNet(CourseUNetConfig(width=width, time=time), channels=channels, classes=classes)
+    return CourseUNet(CourseUNetConfig(width=width, time=time), shape=(channels, 28, 28), classes=classes)
 
 
 def practical_unet(width: int, channels: int = 1) -> PracticalUNet:
     torch.manual_seed(0)
-    return PracticalUNet(PracticalUNetConfig(width=width), channels=channels, classes=0)
+    return PracticalUNet(PracticalUNetConfig(width=width), shape=(channels, 28, 28), classes=0)
+
+
+def attention_unet(channels: int = 1, side: int = 28, **config) -> AttentionUNet:
+    torch.manual_seed(0)
+    return AttentionUNet(AttentionUNetConfig(**config), shape=(channels, side, side), classes=0)
+
+
+def small_attention_unet(**config) -> AttentionUNet:
+    return attention_unet(**{"widths": (16, 32, 48), "middle": 24, **config})
+
+
+def mlp(width: int, dimension: int = 2) -> MLP:
+    torch.manual_seed(0)
+    return MLP(MLPConfig(width=width), shape=(dimension,), classes=0)
 
 
 def inputs(count: int = 3, channels: int = 1) -> tuple[Tensor, Tensor, Tensor]:
@@ -74,6 +90,32 @@ def course_parameters(d: int) -> int:
     return init + down + unflatten + up + two(conv_bn, 2 * d, d) + conv(d, 1, 3)
 
 
+def norm_conv(inward: int, outward: int) -> int:
+    return 2 * inward + conv(inward, outward, 3)
+
+
+def residual(inward: int, outward: int) -> int:
+    time = 128 * outward + outward
+    return norm_conv(inward, outward) + time + norm_conv(outward, outward) + conv(inward, outward, 1)
+
+
+def attention(width: int) -> int:
+    queries_keys_values, result = 3 * (width * width + width), width * width + width
+    return 2 * width + queries_keys_values + result
+
+
+def attention_parameters(channels: int) -> int:
+    time = 2 * (128 * 128 + 128)
+    down = residual(32, 64) + conv(64, 64, 4) + residual(64, 128) + attention(128) + conv(128, 128, 4)
+    middle = residual(128, 64) + attention(64) + residual(64, 64)
+    up = conv(64, 64, 4) + residual(64 + 64, 32) + attention(32) + conv(32, 32, 4) + residual(32 + 32, 16)
+    return time + conv(channels, 32, 3) + down + middle + up + norm_conv(16, channels)
+
+
+def linear(inward: int, outward: int) -> int:
+    return inward * outward + outward
+
+
 @pytest.mark.parametrize(
     "model, expected",
     [
@@ -86,8 +128,14 @@ def course_parameters(d: int) -> int:
             two(conv, 2, 32) + two(conv, 32, 64) + two(conv, 64, 64)
             + conv(64, 64, 2) + two(conv, 64, 32) + conv(32, 32, 2) + two(conv, 32, 32) + conv(32, 1, 1),
         ),
+        (attention_unet(), attention_parameters(1)),
+        (attention_unet(channels=3), attention_parameters(3)),
+        (mlp(128), linear(3, 128) + 2 * linear(128, 128) + linear(128, 2)),
     ],
-    ids=["course D=128 none", "course D=64 multiply", "course D=64 add", "course D=64 class", "practical"],
+    ids=[
+        "course D=128 none", "course D=64 multiply", "course D=64 add", "course D=64 class", "practical",
+        "attention", "attention in colour", "mlp",
+    ],
 )  # fmt: skip
 def test_the_parameters_are_as_many_as_the_table_says(model: nn.Module, expected: int) -> None:
     assert sum(p.numel() for p in model.parameters()) == expected
@@ -150,6 +198,72 @@ def practical_by_the_table(model: PracticalUNet, x: Tensor, t: Tensor) -> Tensor
     return F.conv2d(h, next(p), next(p))
 
 
+def attention_by_the_table(model: AttentionUNet, x: Tensor, t: Tensor, attends: tuple[bool, ...]) -> Tensor:
+    p = dict(model.named_parameters())
+
+    def norm(h: Tensor, name: str) -> Tensor:
+        grouped = h.unflatten(1, (8, -1)).flatten(2)
+        scaled = (grouped - grouped.mean(2, keepdim=True)) / (grouped.var(2, keepdim=True, correction=0) + 1e-5).sqrt()
+        scaled = scaled.reshape(h.shape)
+        return scaled * p[f"{name}.weight"][:, None, None] + p[f"{name}.bias"][:, None, None]
+
+    def conv(h: Tensor, name: str, **how: int) -> Tensor:
+        return F.conv2d(h, p[f"{name}.weight"], p[f"{name}.bias"], **how)
+
+    def fc(h: Tensor, name: str) -> Tensor:
+        return h @ p[f"{name}.weight"].T + p[f"{name}.bias"]
+
+    def silu(h: Tensor) -> Tensor:
+        return h * h.sigmoid()
+
+    def residual(h: Tensor, name: str) -> Tensor:
+        inner = conv(silu(norm(h, f"{name}.first.0")), f"{name}.first.2", padding=1)
+        inner = inner + fc(silu(time), f"{name}.time.1")[:, :, None, None]
+        return conv(silu(norm(inner, f"{name}.second.0")), f"{name}.second.2", padding=1) + conv(h, f"{name}.skip")
+
+    def attend(h: Tensor, name: str) -> Tensor:
+        b, c, rows, columns = h.shape
+        positions = norm(h, f"{name}.norm").flatten(2).transpose(1, 2)
+        projected = positions @ p[f"{name}.attention.in_proj_weight"].T + p[f"{name}.attention.in_proj_bias"]
+        q, k, v = (part.unflatten(2, (4, c // 4)).transpose(1, 2) for part in projected.chunk(3, dim=2))
+        weights = (q @ k.transpose(2, 3) / (c // 4) ** 0.5).softmax(dim=3)
+        found = fc((weights @ v).transpose(1, 2).flatten(2), f"{name}.attention.out_proj")
+        return h + found.transpose(1, 2).reshape(b, c, rows, columns)
+
+    def block(h: Tensor, name: str, attends: bool) -> Tensor:
+        h = residual(h, f"{name}.residual")
+        return attend(h, f"{name}.attention") if attends else h
+
+    frequency = torch.tensor([10000 ** (-i / 64) for i in range(64)])
+    angle = t[:, None] * frequency
+    time = fc(silu(fc(torch.cat([angle.sin(), angle.cos()], dim=1), "time.0")), "time.2")
+    h, kept = conv(x, "init", padding=1), []
+    for i, flag in enumerate(attends):
+        kept.append(h)
+        h = conv(block(h, f"down.{i}", flag), f"shrink.{i}", stride=2, padding=1)
+    h = block(block(h, "middle1", True), "middle2", False)
+    for i, flag in enumerate(reversed(attends)):
+        h = F.conv_transpose2d(h, p[f"grow.{i}.weight"], p[f"grow.{i}.bias"], stride=2, padding=1)
+        h = block(torch.cat([h, kept[-1 - i]], dim=1), f"up.{i}", flag)
+    return conv(silu(norm(h, "out.0")), "out.2", padding=1)
+
+
+@pytest.mark.parametrize("attends", [(False, True), (True, False), (True, True)])
+def test_the_attention_unet_computes_what_its_table_says(attends: tuple[bool, ...]) -> None:
+    model, (x, t, _) = small_attention_unet(attention=attends), inputs()
+    torch.testing.assert_close(model(x, t), attention_by_the_table(model, x, t, attends), rtol=1e-4, atol=1e-5)
+
+
+def test_the_mlp_computes_what_its_table_says() -> None:
+    model, t = mlp(16, dimension=3), torch.linspace(0, 1, 5)
+    x = torch.randn(5, 3)
+    h = torch.cat([x, t[:, None]], dim=1)
+    w1, b1, w2, b2, w3, b3, w4, b4 = model.parameters()
+    for w, b in ((w1, b1), (w2, b2), (w3, b3)):
+        h = (h @ w.T + b).clamp(min=0)
+    torch.testing.assert_close(model(x, t), h @ w4.T + b4)
+
+
 @each_course_unet
 def test_the_course_unet_computes_what_its_table_says(time: str, classes: int) -> None:
     model, (x, t, label) = course_unet(4, time, classes), inputs()
@@ -193,6 +307,77 @@ def test_the_course_unet_narrows_to_one_vector_and_widens_again() -> None:
 def test_the_practical_unet_narrows_to_7x7_and_widens_again() -> None:
     expected = [(32, 28), (32, 14), (64, 14), (64, 7), (64, 14), (32, 14), (32, 28), (1, 28)]
     assert stations(practical_unet(32)) == expected
+
+
+def test_the_attention_unet_narrows_by_strided_convolutions_and_widens_again() -> None:
+    expected = [
+        (32, 28),
+        (64, 28),
+        (64, 14),
+        (128, 14),
+        (128, 7),
+        (64, 7),
+        (64, 14),
+        (32, 14),
+        (32, 28),
+        (16, 28),
+        (1, 28),
+    ]
+    assert stations(attention_unet()) == expected
+
+
+SHAPES = {  # network: (a shape it takes, a shape it does not)
+    "course-unet": ((3, 28, 28), (1, 32, 32)),
+    "practical-unet": ((3, 32, 28), (1, 30, 32)),
+    "attention-unet": ((3, 32, 28), (1, 30, 32)),
+    "mlp": ((5,), (1, 28, 28)),
+}
+CONFIGS = {
+    "course-unet": CourseUNetConfig(width=4),
+    "practical-unet": PracticalUNetConfig(width=4),
+    "attention-unet": AttentionUNetConfig(widths=(16, 16, 16), middle=16),
+    "mlp": MLPConfig(width=4),
+}
+
+
+@pytest.mark.parametrize("kind", SHAPES)
+def test_a_network_takes_the_shapes_it_can_and_refuses_the_others_in_one_line(kind: str) -> None:
+    fits, does_not = SHAPES[kind]
+    x = torch.randn(2, *fits)
+    assert MODELS[kind](CONFIGS[kind], shape=fits, classes=0).eval()(x, torch.rand(2), None).shape == x.shape
+    for wrong in (does_not, (2, 2)):
+        with pytest.raises(UserError, match=f"{kind}: found samples of shape") as told:
+            MODELS[kind](CONFIGS[kind], shape=wrong, classes=0)
+        assert str(wrong) in str(told.value) and "accepted is (" in str(told.value)
+
+
+# --- attention ------------------------------------------------------------------------------------------
+
+
+def test_attention_knows_no_order_of_the_positions() -> None:
+    torch.manual_seed(0)
+    layer, x = SelfAttention(16), torch.randn(2, 16, 3, 4)
+    order = torch.randperm(12)
+    shuffled = x.flatten(2)[:, :, order].reshape_as(x)
+    torch.testing.assert_close(layer(shuffled), layer(x).flatten(2)[:, :, order].reshape_as(x), rtol=1e-4, atol=1e-5)
+
+
+def test_attention_looks_across_the_whole_image_and_not_at_other_images() -> None:
+    torch.manual_seed(0)
+    layer, x = SelfAttention(16), torch.randn(2, 16, 6, 6, requires_grad=True)
+    layer(x)[0, :, 0, 0].sum().backward()
+    reach = x.grad.abs().sum(dim=1)
+    assert (reach[0] > 0).all()
+    assert (reach[1] == 0).all()
+
+
+def test_attention_flags_that_do_not_fit_the_widths_are_refused() -> None:
+    for wrong in ({"attention": (True,)}, {"widths": (16,), "attention": ()}):
+        with pytest.raises(UserError, match="attention flags"):
+            small_attention_unet(**wrong)
+    for wrong in ({"widths": (16, 24, 32)}, {"middle": 20}):
+        with pytest.raises(UserError, match="multiples of 16"):
+            small_attention_unet(**wrong)
 
 
 # --- conditioning ---------------------------------------------------------------------------------------
@@ -240,6 +425,28 @@ def test_the_prediction_depends_on_time_unless_it_is_told_none(time: str, classe
     assert (per_sample == 0).all() if time == "none" else (per_sample > 0).all()
 
 
+def test_sinusoids_are_sines_then_cosines_of_falling_frequencies() -> None:
+    t = torch.tensor([0.0, 0.3, 700.0])
+    found = sinusoids(t)
+    assert found.shape == (3, 128)
+    for i in (0, 1, 63):
+        angle = t * 10000 ** (-i / 64)
+        torch.testing.assert_close(found[:, i], angle.sin(), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(found[:, 64 + i], angle.cos(), rtol=1e-4, atol=1e-4)
+
+
+def test_time_matters_to_the_attention_unet_and_its_scale_multiplies_it() -> None:
+    x, t, _ = inputs()
+    plain, scaled = small_attention_unet(), small_attention_unet(time_scale=1000.0)
+    assert (plain(x, t) - plain(x, t / 2)).abs().amax(dim=(1, 2, 3)).min() > 0
+    torch.testing.assert_close(scaled(x, t), plain(x, 1000 * t))
+
+
+def test_time_matters_to_the_mlp() -> None:
+    x = torch.randn(4, 2)
+    assert (mlp(16)(x, torch.zeros(4)) - mlp(16)(x, torch.ones(4))).abs().amin() > 0
+
+
 def test_the_prediction_depends_on_the_label() -> None:
     model, (x, t, _) = course_unet(4, "add", 10).eval(), inputs()
     predictions = torch.stack([model(x, t, torch.full((3,), label)).flatten(1) for label in range(11)], dim=1)
@@ -247,8 +454,9 @@ def test_the_prediction_depends_on_the_label() -> None:
 
 
 def test_classes_that_a_network_cannot_take_are_refused() -> None:
-    with pytest.raises(UserError, match="practical-unet takes no classes: found 10"):
-        PracticalUNet(PracticalUNetConfig(), channels=1, classes=10)
+    for kind in ("practical-unet", "attention-unet", "mlp"):
+        with pytest.raises(UserError, match=f"{kind} takes no classes: found 10"):
+            MODELS[kind](CONFIGS[kind], shape=SHAPES[kind][0], classes=10)
     with pytest.raises(UserError, match="multiply"):
         course_unet(4, "multiply", 10)
 
@@ -261,10 +469,7 @@ def test_a_few_optimiser_steps_lower_the_loss_of_a_fixed_batch(
     name: str, tiny: Callable[..., Config], tmp_path: Path
 ) -> None:
     config = tiny(name)
-    source, target = (
-        build_sampler(part, config.shape, data_root=tmp_path, split="train", device=torch.device("cpu"))
-        for part in (config.source, config.target)
-    )
+    source, target = build_samplers(config, data_root=tmp_path, split="train", device=torch.device("cpu"))
     pairs = draw_pairs(config, source, target, 8, seed=0, step=0)
     torch.manual_seed(0)
     pipeline = Pipeline(config, build_model(config))

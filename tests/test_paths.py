@@ -1,14 +1,20 @@
 """Laws of the paths: pipelines/paths.py."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
 
-from pipelines.paths import PATHS, Path
+from pipelines.paths import PATHS, PREDICTIONS, Path, Prediction
 
 each_path = pytest.mark.parametrize("path", PATHS.values(), ids=PATHS.keys())
+each_prediction = pytest.mark.parametrize("prediction", PREDICTIONS.values(), ids=PREDICTIONS.keys())
 each_shape = pytest.mark.parametrize("shape", [(2,), (3, 5, 4)], ids=str)
+
+LEVELS = {"linear": None, "cosine": None, "ddpm": 300, "one-step": 1}
+# Between two levels of the path ddpm: at a level, its velocity jumps.
+SMOOTH = (torch.linspace(15, 284, 9, dtype=torch.float64).round() + 0.5) / 300
 
 # Variance of x_t for independent x0, x1 ~ N(0, 1).
 VARIANCE = {"linear": lambda t: 1 - 2 * t * (1 - t), "cosine": lambda t: 1.0}
@@ -20,22 +26,34 @@ def pair(count: int, shape: tuple[int, ...], seed: int = 0) -> tuple[torch.Tenso
     return x0, x1
 
 
+def test_the_paths_and_their_levels_are_these() -> None:
+    assert {name: path.levels for name, path in PATHS.items()} == LEVELS
+
+
 @each_path
-def test_a_path_starts_at_the_source_and_ends_at_the_target(path: Path) -> None:
-    ends = torch.tensor([0.0, 1.0], dtype=torch.float64)
-    torch.testing.assert_close(path.alpha(ends), torch.tensor([1.0, 0.0], dtype=torch.float64))
-    torch.testing.assert_close(path.beta(ends), torch.tensor([0.0, 1.0], dtype=torch.float64))
+def test_a_path_ends_at_the_target(path: Path) -> None:
     x0, x1 = pair(2, (3,))
-    torch.testing.assert_close(path.interpolate(x0, x1, ends), torch.stack([x0[0], x1[1]]))
+    end = torch.ones(2, dtype=torch.float64)
+    torch.testing.assert_close(path.alpha(end), torch.zeros_like(end), rtol=0, atol=1e-15)
+    torch.testing.assert_close(path.beta(end), end, rtol=0, atol=1e-15)
+    torch.testing.assert_close(path.interpolate(x0, x1, end), x1, rtol=0, atol=1e-15)
+
+
+@pytest.mark.parametrize("name", [name for name in PATHS if name != "ddpm"])  # which keeps something of the image
+def test_a_path_starts_at_the_source(name: str) -> None:
+    path, (x0, x1) = PATHS[name], pair(2, (3,))
+    start = torch.zeros(2, dtype=torch.float64)
+    assert torch.equal(path.alpha(start), torch.ones_like(start))
+    assert torch.equal(path.beta(start), start)
+    assert torch.equal(path.interpolate(x0, x1, start), x0)
 
 
 @each_path
 @each_shape
 def test_the_velocity_is_the_derivative_of_the_interpolation(path: Path, shape: tuple[int, ...]) -> None:
-    x0, x1 = pair(9, shape)
-    t, h = torch.linspace(0.05, 0.95, 9, dtype=torch.float64), 1e-5
-    slope = (path.interpolate(x0, x1, t + h) - path.interpolate(x0, x1, t - h)) / (2 * h)
-    torch.testing.assert_close(path.velocity(x0, x1, t), slope, rtol=1e-8, atol=1e-8)
+    (x0, x1), h = pair(9, shape), 1e-6
+    slope = (path.interpolate(x0, x1, SMOOTH + h) - path.interpolate(x0, x1, SMOOTH - h)) / (2 * h)
+    torch.testing.assert_close(path.velocity(x0, x1, SMOOTH), slope, rtol=1e-8, atol=1e-8)
 
 
 def test_the_linear_path_has_the_velocity_x1_minus_x0() -> None:
@@ -43,9 +61,10 @@ def test_the_linear_path_has_the_velocity_x1_minus_x0() -> None:
     torch.testing.assert_close(PATHS["linear"].velocity(x0, x1, torch.rand(9, dtype=torch.float64)), x1 - x0)
 
 
-def test_the_cosine_path_preserves_the_sum_of_squares() -> None:
-    t = torch.linspace(0, 1, 33, dtype=torch.float64)
-    torch.testing.assert_close(PATHS["cosine"].alpha(t) ** 2 + PATHS["cosine"].beta(t) ** 2, torch.ones_like(t))
+@pytest.mark.parametrize("name", ["cosine", "ddpm"])
+def test_a_variance_preserving_path_preserves_the_sum_of_squares(name: str) -> None:
+    path, t = PATHS[name], torch.linspace(0, 1, 333, dtype=torch.float64)
+    torch.testing.assert_close(path.alpha(t) ** 2 + path.beta(t) ** 2, torch.ones_like(t), rtol=0, atol=1e-14)
 
 
 @pytest.mark.parametrize("name", VARIANCE)
@@ -71,6 +90,46 @@ def test_the_linear_path_loses_half_of_the_variance_halfway_and_no_more() -> Non
 def test_each_sample_of_a_batch_has_its_own_time(path: Path, shape: tuple[int, ...]) -> None:
     count = shape[0]  # as many samples as the next axis is long: times put on a wrong axis would not raise
     (x0, x1), t = pair(count, shape), torch.linspace(0.1, 0.8, count, dtype=torch.float64)
-    for function in (path.interpolate, path.velocity):
+    implied = [partial(prediction.velocity, path) for prediction in PREDICTIONS.values()]
+    for function in (path.interpolate, path.velocity, lambda *of: torch.cat(path.ends(*of), dim=-1), *implied):
         one_by_one = [function(x0[i : i + 1], x1[i : i + 1], t[i : i + 1]) for i in range(count)]
         torch.testing.assert_close(function(x0, x1, t), torch.cat(one_by_one))
+
+
+# --- the ends, and what a network predicts of them --------------------------------------------------------
+
+
+@each_path
+@each_shape
+def test_the_ends_are_recovered_from_a_point_and_its_velocity(path: Path, shape: tuple[int, ...]) -> None:
+    (x0, x1), t = pair(9, shape), torch.linspace(0, 0.99, 9, dtype=torch.float64)  # at t = 1 ddpm's v is infinite
+    found = path.ends(path.interpolate(x0, x1, t), path.velocity(x0, x1, t), t)
+    torch.testing.assert_close(found, (x0, x1), rtol=0, atol=1e-12)
+
+
+def test_the_predictions_are_the_velocity_and_the_two_ends() -> None:
+    (x0, x1), path, t = pair(9, (2,)), PATHS["cosine"], SMOOTH
+    wanted = {name: prediction.of(path, x0, x1, t) for name, prediction in PREDICTIONS.items()}
+    assert list(wanted) == ["velocity", "source", "target"]
+    assert torch.equal(wanted["velocity"], path.velocity(x0, x1, t))
+    assert torch.equal(wanted["source"], x0)
+    assert torch.equal(wanted["target"], x1)
+
+
+@each_path
+@each_prediction
+@each_shape
+def test_the_true_answer_implies_the_velocity_of_the_path(
+    path: Path, prediction: Prediction, shape: tuple[int, ...]
+) -> None:
+    (x0, x1), t = pair(9, shape), torch.linspace(0.01, 0.99, 9, dtype=torch.float64)  # where both ends show
+    answer, xt = prediction.of(path, x0, x1, t), path.interpolate(x0, x1, t)
+    torch.testing.assert_close(prediction.velocity(path, answer, xt, t), path.velocity(x0, x1, t), rtol=0, atol=1e-11)
+
+
+@pytest.mark.parametrize("name, path", [("velocity", "linear"), ("target", "linear"), ("source", "ddpm")])
+def test_a_velocity_can_be_had_at_the_source(name: str, path: str) -> None:
+    """There, noise that is predicted says where to go only on a path that keeps something of the target."""
+    (x0, x1), t, on = pair(3, (2,)), torch.zeros(3, dtype=torch.float64), PATHS[path]
+    answer, xt = PREDICTIONS[name].of(on, x0, x1, t), on.interpolate(x0, x1, t)
+    torch.testing.assert_close(PREDICTIONS[name].velocity(on, answer, xt, t), on.velocity(x0, x1, t))

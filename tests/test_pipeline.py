@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +13,31 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from configs.schema import Config, MoonsConfig, UserError
-from datasets import build_sampler
+from configs.presets import PIPELINES
+from configs.schema import Config, GaussianConfig, MoonsConfig, SolverConfig, UserError
+from datasets import build_sampler, build_samplers
 from pipelines import Pipeline
+from pipelines.batches import draw_pairs
+from pipelines.paths import PATHS, velocity_from_source, velocity_from_target
 from pipelines.solvers import SOLVERS
 
 NULL = 10
 COS, SIN = math.cos(math.pi / 8), math.sin(math.pi / 8)  # of πt/2 at t = 1/4
-each_name = pytest.mark.parametrize("name", ["fashion2mnist", "noise2mnist", "noise2mnist-cfg"])
+CPU = torch.device("cpu")
+each_flow = pytest.mark.parametrize("name", ["fashion2mnist", "noise2mnist", "noise2mnist-cfg"])
+each_sort = pytest.mark.parametrize(
+    "name",
+    [
+        "fashion2mnist",
+        "noise2mnist",
+        "noise2mnist-cfg",
+        "ddpm-mnist-cfg",
+        "denoise-mnist",
+        "noise2fashion",
+        "noise2cifar",
+        "moons",
+    ],
+)
 
 
 @pytest.fixture
@@ -31,7 +48,8 @@ def pipeline(tiny: Callable[..., Config]) -> Callable[..., Pipeline]:
         with torch.random.fork_rng():
             torch.manual_seed(0)
             made = Pipeline(tiny(name))
-        *_, last = (m for m in made.model.modules() if isinstance(m, nn.Conv2d))
+        last_of = nn.Conv2d if len(made.config.shape) == 3 else nn.Linear
+        *_, last = (m for m in made.model.modules() if isinstance(m, last_of))
         last.weight.data.mul_(3)
         made.model.eval()
         return made
@@ -53,8 +71,27 @@ class Told(nn.Module):
         return (speed + self.zero)[:, None, None, None].expand_as(xt)
 
 
-def images(count: int, reach: float = 0.5) -> Tensor:
-    return torch.empty(count, 1, 28, 28).uniform_(-reach, reach, generator=torch.Generator().manual_seed(1))
+def images(count: int, reach: float = 0.5, shape: tuple[int, ...] = (1, 28, 28)) -> Tensor:
+    return torch.empty(count, *shape).uniform_(-reach, reach, generator=torch.Generator().manual_seed(1))
+
+
+# --- every name -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", PIPELINES)
+def test_each_named_pipeline_takes_a_step_and_samples(name: str, tiny: Callable[..., Config], tmp_path: Path) -> None:
+    config = tiny(name)
+    made = Pipeline(config)
+    source, target = build_samplers(config, data_root=tmp_path, split="train", device=CPU)
+    loss = made.loss(*draw_pairs(config, source, target, 4, seed=0, step=0))
+    loss.backward()
+    assert 0 < loss < 100
+    gradients = [parameter.grad for parameter in made.model.parameters()]
+    assert all(gradient is not None and gradient.isfinite().all() for gradient in gradients)
+    samples = made.sample(3, steps=min(2, config.solver.steps), data_root=tmp_path)
+    assert samples.shape == (3, *config.shape)
+    assert samples.isfinite().all()
+    assert len(samples.unique(dim=0)) == 3
 
 
 # --- the loss -------------------------------------------------------------------------------------------
@@ -77,10 +114,26 @@ def test_the_loss_is_the_mean_squared_error_of_the_velocity(
     assert torch.equal(told[1], label)
 
 
+@pytest.mark.parametrize("name", ["ddpm-mnist", "denoise-mnist"])
+def test_the_loss_is_the_mean_squared_error_of_what_is_predicted(name: str, tiny: Callable[..., Config]) -> None:
+    """The noise, of an image at the most noise of DDPM's list; the clean image, of the noisy one alone."""
+    x0, x1, t = images(3), images(6)[3:], torch.zeros(3)
+    model = Told(0.1)
+    loss = Pipeline(tiny(name), model).loss(x0, x1, t)
+    abar = (1 - torch.linspace(1e-4, 0.02, 300, dtype=torch.float64)).prod().item()
+    wanted, seen = {
+        "ddpm-mnist": (x0, math.sqrt(1 - abar) * x0 + math.sqrt(abar) * x1),
+        "denoise-mnist": (x1, x0),
+    }[name]
+    torch.testing.assert_close(loss, ((0.1 - wanted) ** 2).mean())
+    ((xt, *_),) = model.asked
+    torch.testing.assert_close(xt, seen)
+
+
 # --- there and back -------------------------------------------------------------------------------------
 
 
-@each_name
+@each_flow
 def test_inverting_and_translating_returns_to_the_start(name: str, pipeline: Callable[..., Pipeline]) -> None:
     carrier, x = pipeline(name), images(4)
     there = carrier.invert(x, solver="rk4", steps=12)
@@ -129,27 +182,51 @@ def test_samples_of_another_shape_are_refused(shape: tuple[int, ...], tiny: Call
 # --- batches and seeds ----------------------------------------------------------------------------------
 
 
-@each_name
+@each_sort
 def test_the_batch_size_changes_nothing(name: str, pipeline: Callable[..., Pipeline]) -> None:
-    carrier, x = pipeline(name), images(7)
+    carrier = pipeline(name)
+    x, steps = images(7, shape=carrier.config.shape), min(3, carrier.config.solver.steps)
     labels = torch.arange(7) if carrier.config.classes else None
-    results = [carrier.translate(x, labels, steps=3, batch_size=size) for size in (7, 3, 1)]
+    results = [carrier.translate(x, labels, steps=steps, batch_size=size) for size in (7, 3, 1)]
     assert results[0].shape == x.shape
     for result in results[1:]:
-        torch.testing.assert_close(result, results[0], rtol=0, atol=2e-6)
+        torch.testing.assert_close(result, results[0], rtol=0, atol=2e-5)
 
 
-@each_name
+@each_sort
 def test_samples_are_a_function_of_the_seed(name: str, pipeline: Callable[..., Pipeline], tmp_path: Path) -> None:
+    carrier = pipeline(name)
+    steps = min(2, carrier.config.solver.steps)
+
     def sample(seed: int, batch_size: int, global_seed: int) -> Tensor:
         torch.manual_seed(global_seed)
-        return pipeline(name).sample(5, steps=2, seed=seed, batch_size=batch_size, data_root=tmp_path)
+        return carrier.sample(5, steps=steps, seed=seed, batch_size=batch_size, data_root=tmp_path)
 
     first = sample(0, 256, global_seed=1)
-    assert first.shape == (5, 1, 28, 28)
+    assert first.shape == (5, *carrier.config.shape)
     assert torch.equal(sample(0, 256, global_seed=2), first)
-    torch.testing.assert_close(sample(0, 2, global_seed=3), first, rtol=0, atol=2e-6)
+    torch.testing.assert_close(sample(0, 2, global_seed=3), first, rtol=0, atol=5e-6)
     assert (sample(1, 256, global_seed=1) - first).abs().mean() > 0.01
+
+
+def test_the_noise_of_the_ancestral_solver_is_a_function_of_seed_and_sample(tiny: Callable[..., Config]) -> None:
+    """From the same start, and with a network that predicts the same for all."""
+    carrier, x = Pipeline(tiny("ddpm-mnist"), Told(0.0)).using(steps=4), torch.zeros(6, 1, 28, 28)
+
+    def penultimate(seed: int, first: int = 0, count: int = 6) -> Tensor:
+        *_, point, _ = carrier.trajectory(x[:count], seed=seed, first=first)
+        return point
+
+    points = penultimate(0)
+    assert torch.equal(penultimate(0), points)
+    torch.testing.assert_close(penultimate(0, first=2, count=3), points[2:5])
+    others = torch.cat([points, penultimate(1)]).flatten(1)
+    assert (torch.corrcoef(others) - torch.eye(12)).abs().max() < 5 / 28
+    parts = [carrier.translate(x, seed=0, batch_size=size) for size in (1, 3, 7)]
+    for part in parts[1:]:
+        torch.testing.assert_close(part, parts[0])
+    assert len(parts[0].unique(dim=0)) == 6
+    assert not torch.equal(carrier.translate(x, seed=1), parts[0])
 
 
 def test_sampling_a_translation_starts_from_test_images_of_its_source(
@@ -241,8 +318,257 @@ def test_using_changes_what_it_is_told_and_nothing_else(tiny: Callable[..., Conf
     changed = carrier.using(guidance=0.0).config
     assert changed == replace(carrier.config, solver=replace(carrier.config.solver, guidance=0.0))
     assert carrier.using(solver="rk4", steps=3).config.solver.steps == 3
-    with pytest.raises(UserError, match="accepted: euler, midpoint, heun, rk4"):
+    with pytest.raises(UserError, match="accepted: euler, midpoint, heun, rk4, ancestral"):
         carrier.using(solver="magic")
+
+
+class Rows:
+    """Counts a network's calls and the rows of each."""
+
+    def __init__(self, network: nn.Module) -> None:
+        self.calls: list[int] = []
+        network.register_forward_hook(lambda module, inputs, output: self.calls.append(len(inputs[0])))
+
+
+@pytest.mark.parametrize("name, solver", [("noise2mnist-cfg", "euler"), ("ddpm-mnist-cfg", "ancestral")])
+@pytest.mark.parametrize("w, forwards", [(5.0, 2), (1.0, 1), (0.0, 1)])
+def test_guidance_costs_one_doubled_forward_a_step(
+    name: str, solver: str, w: float, forwards: int, pipeline: Callable[..., Pipeline]
+) -> None:
+    carrier = pipeline(name).using(steps=3, guidance=w)
+    assert carrier.config.solver.name == solver  # the preset's own
+    seen = Rows(carrier.model)
+    carrier.translate(images(5), torch.arange(5))
+    assert seen.calls == [5 * forwards] * 3
+    assert carrier.evaluations == 3 * forwards
+
+
+@pytest.mark.parametrize("name", ["noise2mnist-cfg", "ddpm-mnist-cfg"])
+def test_the_presets_with_classes_are_guided_by_5(name: str, tiny: Callable[..., Config]) -> None:
+    carrier = Pipeline(tiny(name), Told(0.0))
+    assert carrier.config.solver.guidance == 5
+    assert carrier.evaluations == 2 * carrier.config.solver.steps
+
+
+class ByLabel(nn.Module):
+    """Predicts something that depends on the point, on the time, and on the label."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.zero = nn.Parameter(torch.zeros((), dtype=torch.float64))
+
+    def forward(self, xt: Tensor, t: Tensor, label: Tensor) -> Tensor:
+        label, t = (row[:, None, None, None] for row in (label, t))
+        return torch.sin(xt * (1 + label) + 3 * t) + label / 10 + self.zero
+
+
+@pytest.mark.parametrize("prediction", ["source", "target"])
+@pytest.mark.parametrize("w", [5.0, 0.0, 1.0])
+def test_guiding_velocities_is_guiding_what_they_were_derived_from(
+    prediction: str, w: float, tiny: Callable[..., Config]
+) -> None:
+    network, labels, x = ByLabel(), torch.tensor([3, 0, 9]), images(3).double()
+    carrier = Pipeline(tiny("ddpm-mnist-cfg", prediction=prediction), network).using(guidance=w)
+    v_from = {"source": velocity_from_source, "target": velocity_from_target}[prediction]
+    for t in torch.tensor([0, 0.4, 299 / 300], dtype=torch.float64):
+        cond, uncond = (network(x, t.expand(3), told) for told in (labels, torch.full((3,), NULL)))
+        expected = v_from(PATHS["ddpm"], uncond + w * (cond - uncond), x, t.expand(3))
+        torch.testing.assert_close(carrier.velocity(3, labels)(x, t), expected, rtol=1e-9, atol=1e-9)
+
+
+# --- one step ---------------------------------------------------------------------------------------------
+
+
+class Constant(nn.Module):
+    """Predicts the same image for everything."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.image = nn.Parameter(torch.zeros(1, 28, 28))
+
+    def forward(self, xt: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
+        return self.image.expand_as(xt)
+
+
+def test_of_all_images_the_mean_is_the_best_answer_to_pure_noise(tiny: Callable[..., Config], tmp_path: Path) -> None:
+    config, network = tiny("denoise-noise"), Constant()
+    made = Pipeline(config, network)
+    source, target = build_samplers(config, data_root=tmp_path, split="train", device=CPU)
+    pairs = draw_pairs(config, source, target, target.size, seed=0, step=0)
+    mean = pairs.x1.mean(dim=0)
+
+    # The loss is quadratic with Hessian 2/784: a gradient step of 784/2 is Newton's, and ends at the minimum.
+    optimizer = torch.optim.SGD(network.parameters(), lr=784 / 2)
+    made.loss(*pairs).backward()
+    optimizer.step()
+    torch.testing.assert_close(network.image.data, mean, rtol=0, atol=1e-5)
+
+    network.image.data = mean.clone()
+    least = made.loss(*pairs).item()
+    assert least == pytest.approx(pairs.x1.var(dim=0, correction=0).mean().item(), rel=1e-5)
+    for other in (pairs.x0[0], pairs.x1[0], torch.zeros_like(mean), mean + 0.1):
+        network.image.data = other.clone()
+        assert made.loss(*pairs).item() == pytest.approx(least + (other - mean).square().mean().item(), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    "name, solver", [("denoise-mnist", "euler"), ("denoise-noise", "euler"), ("denoise-noise", "ancestral")]
+)
+def test_a_denoiser_gives_what_its_network_predicts(name: str, solver: str, pipeline: Callable[..., Pipeline]) -> None:
+    carrier, x = pipeline(name).using(solver=solver), images(4, reach=3)
+    assert carrier.evaluations == 1
+    start, end = carrier.trajectory(x)
+    for t in (0.0, 0.3, 1.0):  # of which it knows nothing
+        predicted = carrier.model(x, torch.full((4,), t)).detach()
+        torch.testing.assert_close(end, predicted, rtol=0, atol=1e-6)
+    assert torch.equal(start, x)
+    torch.testing.assert_close(carrier.translate(x), predicted.clamp(-1, 1), rtol=0, atol=1e-6)
+
+
+def test_a_denoiser_is_asked_at_the_source_alone(tiny: Callable[..., Config]) -> None:
+    for solver in ("euler", "heun", "rk4"):
+        model = Told(0.1)
+        Pipeline(tiny("denoise-noise"), model).translate(images(2), solver=solver)
+        assert all((t == 0).all() for _, t, _ in model.asked)
+
+
+# --- from one Gaussian to another, in closed form -----------------------------------------------------------
+
+M, S = torch.tensor([1.5, -2.0], dtype=torch.float64), 0.5
+BETAS = torch.linspace(1e-4, 0.02, 300, dtype=torch.float64)
+LOG_ABAR = torch.cat([torch.zeros(1, dtype=torch.float64), torch.log1p(-BETAS).cumsum(0)])
+
+
+def coefficients(path: str, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """α, β, α', β' at t [B, 1], written out again; of ddpm at its levels, where β' = β/2·d log ᾱ/dt."""
+    if path == "linear":
+        return 1 - t, t, -torch.ones_like(t), torch.ones_like(t)
+    if path == "cosine":
+        half = math.pi / 2
+        return (half * t).cos(), (half * t).sin(), -half * (half * t).sin(), half * (half * t).cos()
+    s = (300 * (1 - t)).round().long()
+    log_abar, next_log_abar = LOG_ABAR[s], LOG_ABAR[s - 1]
+    a, b = (1 - log_abar.exp()).sqrt(), (log_abar / 2).exp()
+    db = b / 2 * 300 * (next_log_abar - log_abar)
+    return a, b, -b * db / a, db
+
+
+class Exact(nn.Module):
+    """E[what is to be predicted | x_t] for independent x0 ~ N(0, I) and x1 ~ N(M, S²·I), all jointly normal."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.path, self.prediction, self.zero = config.path, config.prediction, nn.Parameter(torch.zeros(1))
+        self.asked: list[float] = []
+
+    def forward(self, xt: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
+        self.asked += t.tolist()
+        a, b, da, db = coefficients(self.path, t.double()[:, None])
+        off = (xt - b * M) / (a**2 + b**2 * S**2)
+        answers = {
+            "velocity": db * M + (a * da + b * db * S**2) * off,
+            "source": a * off,
+            "target": M + b * S**2 * off,
+        }
+        return answers[self.prediction] + self.zero
+
+
+def exact(tiny: Callable[..., Config], path: str, prediction: str, solver: str, steps: int) -> Pipeline:
+    solving = SolverConfig(name=solver, steps=steps)
+    config = tiny("gaussian2d", path=path, prediction=prediction, solver=solving)
+    return Pipeline(config, Exact(config))
+
+
+def start_and_end(path: str, count: int = 50) -> tuple[Tensor, Tensor]:
+    """x_0 and what the ODE makes of it: β_t·M + √V_t·z with V_t = α_t² + β_t²·S² solves dx/dt = v for any z."""
+    a, b, *_ = coefficients(path, torch.zeros(1, 1, dtype=torch.float64))
+    x = torch.randn(count, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    return x, M + S * (x - b * M) / (a**2 + b**2 * S**2).sqrt()
+
+
+EXACT = [("linear", "velocity"), ("cosine", "velocity"), ("linear", "target"), ("cosine", "target")]
+
+
+@pytest.mark.parametrize("path, prediction", EXACT)
+@pytest.mark.parametrize("solver, steps, tolerance", [("heun", 100, 1e-3), ("rk4", 50, 2e-4), ("euler", 500, 1e-2)])
+def test_the_exact_prediction_leads_along_the_exact_map_and_back(
+    path: str, prediction: str, solver: str, steps: int, tolerance: float, tiny: Callable[..., Config]
+) -> None:
+    x0, x1 = start_and_end(path)
+    carrier = exact(tiny, path, prediction, solver, steps)
+    torch.testing.assert_close(carrier.translate(x0), x1, rtol=0, atol=tolerance)
+    torch.testing.assert_close(carrier.invert(x1), x0, rtol=0, atol=3 * tolerance)
+
+
+def test_on_the_path_of_ddpm_all_predictions_lead_the_same_way_and_back(tiny: Callable[..., Config]) -> None:
+    """Along the exact map, but for Euler's error; asked at the levels only, and never of the clean image.
+
+    With the velocity predicted, nothing of the path is used but `Exact`'s own formulas.
+    """
+    x0, x1 = start_and_end("ddpm")
+    carriers = [exact(tiny, "ddpm", name, "euler", 300) for name in ("velocity", "source", "target")]
+    ends = [carrier.translate(x0) for carrier in carriers]
+    starts = [carrier.invert(x1) for carrier in carriers]
+    for found in (ends, starts):
+        for other in found[1:]:
+            torch.testing.assert_close(other, found[0], rtol=0, atol=1e-4)
+    torch.testing.assert_close(ends[1], x1, rtol=0, atol=0.015)
+    torch.testing.assert_close(starts[1], x0, rtol=0, atol=0.05)
+    torch.testing.assert_close(carriers[1].translate(starts[1]), x1, rtol=0, atol=0.015)  # there and back
+    for carrier in carriers:
+        levels = 300 * (1 - torch.tensor(carrier.model.asked))
+        torch.testing.assert_close(levels, levels.round(), rtol=0, atol=1e-3)
+        assert levels.round().unique().tolist() == list(range(1, 301))
+
+
+# --- what does not go together ------------------------------------------------------------------------------
+
+
+def refused(match: str, made: Callable[[], Any]) -> None:
+    with pytest.raises(UserError, match=match) as told:
+        made()
+    assert "\n" not in str(told.value)
+
+
+def test_the_ancestral_solver_is_refused_where_the_source_is_not_unit_noise(tiny: Callable[..., Config]) -> None:
+    ancestral = SolverConfig(name="ancestral")
+    for name in ("fashion2mnist", "denoise-mnist"):
+        kind = tiny(name).source.kind
+        match = f"^solver ancestral: found the source {kind}, accepted is unit Gaussian noise$"
+        refused(match, lambda name=name: tiny(name, solver=ancestral))
+        refused(match, lambda name=name: Pipeline(tiny(name), Told(0.0)).using(solver="ancestral"))
+        refused(match, lambda name=name: Pipeline(tiny(name), Told(0.0)).translate(images(1), solver="ancestral"))
+    for other in (GaussianConfig(mean=1.0), GaussianConfig(std=2.0)):
+        refused("^solver ancestral: ", lambda other=other: tiny("noise2mnist", source=other, solver=ancestral))
+    tiny("noise2mnist", solver=ancestral)
+
+
+def test_the_ancestral_solver_is_refused_in_reverse(tiny: Callable[..., Config]) -> None:
+    model = Told(0.0)
+    carrier = Pipeline(tiny("ddpm-mnist"), model)
+    match = "^solver ancestral runs from source to target only; accepted in reverse: euler"
+    refused(match, lambda: carrier.invert(images(1)))
+    refused(match, lambda: carrier.trajectory(images(1), reverse=True))  # at once, not at the first point
+    assert not model.asked
+    assert carrier.invert(images(1), solver="euler", steps=2).isfinite().all()
+
+
+@pytest.mark.parametrize("name, levels", [("ddpm-mnist", 300), ("denoise-noise", 1)])
+def test_more_steps_than_levels_are_refused(name: str, levels: int, tiny: Callable[..., Config]) -> None:
+    carrier = Pipeline(tiny(name), Told(0.0))
+    match = rf"^solver steps: found {levels + 1}, accepted are at most {levels} on the path {carrier.config.path}$"
+    refused(match, lambda: carrier.using(steps=levels + 1))
+    refused(match, lambda: carrier.sample(1, steps=levels + 1))
+    refused(match, lambda: Pipeline(tiny(name, solver=SolverConfig(steps=levels + 1)), Told(0.0)))
+    assert carrier.using(steps=levels).config.solver.steps == levels
+
+
+@pytest.mark.parametrize("path", ["linear", "cosine", "one-step"])
+def test_predicting_the_source_is_refused_where_that_says_nothing_of_the_target(
+    path: str, tiny: Callable[..., Config]
+) -> None:
+    config = tiny("denoise-noise", path=path, prediction="source")
+    refused(rf"^prediction source: found the path {path}, .*; accepted: ddpm$", lambda: Pipeline(config, Told(0.0)))
 
 
 # --- saved and loaded -----------------------------------------------------------------------------------
@@ -259,20 +585,20 @@ def load(folder: Path) -> Pipeline:
     return Pipeline.from_pretrained(folder, device="cpu")
 
 
-@each_name
+@each_sort
 def test_a_saved_pipeline_gives_the_same_bits(name: str, pipeline: Callable[..., Pipeline], tmp_path: Path) -> None:
     original = pipeline(name)
     for buffer in original.model.buffers():  # BatchNorm's averages are part of the weights
         if buffer.is_floating_point():
             buffer.add_(torch.rand_like(buffer))
     original.save_pretrained(tmp_path / "run" / "model")
-    x = images(3)
-    expected = original.translate(x, steps=2)
+    x, steps = images(3, shape=original.config.shape), min(2, original.config.solver.steps)
+    expected = original.translate(x, steps=steps)
     for folder in (tmp_path / "run", tmp_path / "run" / "model"):
         loaded = load(folder)
         assert loaded.config == original.config
         assert not loaded.model.training
-        assert torch.equal(loaded.translate(x, steps=2), expected)
+        assert torch.equal(loaded.translate(x, steps=steps), expected)
 
 
 def test_the_weights_describe_themselves(saved: Path) -> None:
@@ -291,11 +617,22 @@ def test_the_weights_describe_themselves(saved: Path) -> None:
         "shape": "[1, 28, 28]",
         "classes": "10",
         "step": "123",
-        "model": "course-unet",
     }
     assert {key: told.get(key) for key in expected} == expected
+    assert json.loads(told["model"]) == {"kind": "course-unet", "width": 4, "time": "add"}
     assert "drawn" in told["data"]
     assert told["flowferry"]
+
+
+def test_the_weights_tell_what_they_predict_and_on_which_path(
+    pipeline: Callable[..., Pipeline], tmp_path: Path
+) -> None:
+    original = pipeline("ddpm-mnist-cfg")
+    original.save_pretrained(tmp_path)
+    with safe_open(tmp_path / "model.safetensors", "pt") as file:
+        told = file.metadata()
+    assert (told["path"], told["prediction"]) == ("ddpm", "source")
+    assert json.loads(told["model"]) == asdict(original.config.model)
 
 
 DAMAGE: dict[str, tuple[str, Callable[[dict[str, Tensor]], Any]]] = {

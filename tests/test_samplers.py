@@ -1,36 +1,46 @@
 """Laws of where samples come from: datasets/ and pipelines/batches.py."""
 
 import math
+import pickle
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from urllib.error import URLError
 
+import numpy as np
 import pytest
 import torch
 import torchvision
 from torch import Tensor
 
 from configs.schema import (
+    Cifar10Config,
     Config,
+    DrawnColoursConfig,
     DrawnDigitsConfig,
+    DrawnGarmentsConfig,
     FashionMnistConfig,
     GaussianConfig,
     GaussianRingConfig,
+    MLPConfig,
     MnistConfig,
     MoonsConfig,
-    PracticalUNetConfig,
+    NoisyConfig,
     SamplerConfig,
+    SvhnConfig,
     TrainConfig,
     UserError,
 )
-from datasets import build_sampler
+from datasets import build_sampler, build_samplers, build_source
+from datasets.keyed import normal_rows
 from datasets.pixels import to_images
-from datasets.sampler import InMemory
+from datasets.sampler import InMemory, Noisy
 from datasets.toys import Gaussian, GaussianRing, Moons
 from pipelines.batches import Pairs, draw_pairs
+from pipelines.couplings import given, independent
 
 CPU = torch.device("cpu")
-IMAGE = (1, 28, 28)
+IMAGE, COLOUR = (1, 28, 28), (3, 32, 32)
 SIZE = 10
 
 
@@ -83,6 +93,86 @@ def test_images_are_kept_as_uint8_and_given_in_minus_1_to_1(numbered: InMemory) 
     assert samples.dtype == torch.float32
     assert torch.equal(samples[numbers(samples).argsort()], to_images(numbered.images))
     assert (numbered.shape, numbered.size, numbered.classes) == ((1, 2, 2), SIZE, 10)
+
+
+# --- noisy images ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def clean() -> InMemory:
+    """400 images of even grey, black and white included: image i has the label i mod 10."""
+    greys = torch.linspace(0, 255, 400).round().to(torch.uint8)[:, None, None, None]
+    return InMemory(greys.expand(-1, 1, 8, 8).contiguous(), torch.arange(400) % 10, classes=10, device=CPU)
+
+
+@pytest.mark.parametrize("sigma", [0.2, 0.5])
+def test_noisy_images_are_the_clean_ones_and_twice_sigma_of_noise(clean: InMemory, sigma: float) -> None:
+    """Twice, because σ is told where white − black is 1, and here it is 2. Nothing is clipped."""
+    z, labels = Noisy(clean, sigma).draw(400, seed=3, step=2)
+    x, expected = clean.draw(400, seed=3, step=2)
+    assert torch.equal(labels, expected)
+    noise = (z - x).flatten(1)
+    assert abs(noise.mean().item()) < 5 * 2 * sigma / math.sqrt(noise.numel())
+    for some in (noise, noise[x[:, 0, 0, 0] > 0.8], noise[x[:, 0, 0, 0] < -0.8]):
+        assert abs(some.std().item() / (2 * sigma) - 1) < 5 / math.sqrt(2 * some.numel())
+    assert noise.square().mean(dim=1).std() < 2 * (2 * sigma) ** 2 * math.sqrt(2 / 64)  # as much in each image
+    correlation = torch.corrcoef(noise.T) - torch.eye(64)
+    assert correlation.abs().max() < 6 / math.sqrt(400)
+
+
+def test_the_noise_of_noisy_images_is_a_function_of_seed_and_step(clean: InMemory) -> None:
+    def noise(seed: int, step: int) -> Tensor:
+        return Noisy(clean, 0.5).draw(40, seed=seed, step=step).samples - clean.draw(40, seed=seed, step=step).samples
+
+    drawn = [noise(seed, step) for seed in (0, 1) for step in (0, 1, 10)]  # step 10: the next epoch
+    torch.manual_seed(99)
+    assert torch.equal(noise(1, 1), drawn[4])
+    correlation = torch.corrcoef(torch.stack(drawn).flatten(1)) - torch.eye(6)
+    assert correlation.abs().max() < 5 / math.sqrt(drawn[0].numel())
+
+
+def test_noisy_images_of_no_noise_are_the_clean_ones(clean: InMemory) -> None:
+    noisy = Noisy(clean, 0.0)
+    assert torch.equal(noisy.draw(70, seed=1, step=5).samples, clean.draw(70, seed=1, step=5).samples)
+    assert (noisy.shape, noisy.size, noisy.classes) == (clean.shape, clean.size, clean.classes)
+
+
+# --- noise for each row ---------------------------------------------------------------------------------
+
+
+def test_noise_by_rows_is_standard_normal_and_independent() -> None:
+    noise, x = normal_rows(0, range(20)), torch.zeros(20, 1, 28, 28)
+    values = torch.stack([noise(x) for _ in range(5)]).flatten(2)  # [call, row, element]
+    assert abs(values.mean().item()) < 5 / math.sqrt(values.numel())
+    assert abs(values.var().item() - 1) < 5 * math.sqrt(2 / values.numel())
+    inside = (values.abs() < 1).double().mean().item()
+    assert abs(inside - math.erf(math.sqrt(1 / 2))) < 5 * math.sqrt(0.22 / values.numel())
+    streams = torch.corrcoef(values.flatten(0, 1)) - torch.eye(100)  # calls and rows share nothing
+    assert streams.abs().max() < 6 / math.sqrt(784)
+
+
+def test_the_noise_of_a_row_does_not_depend_on_its_neighbours() -> None:
+    together, apart = normal_rows(3, range(7)), [normal_rows(3, range(row, row + 1)) for row in range(7)]
+    part = normal_rows(3, range(2, 5))
+    x = torch.zeros(7, 1, 28, 28)
+    for _ in range(3):
+        rows = together(x)
+        assert torch.equal(torch.cat([noise(x[:1]) for noise in apart]), rows)
+        assert torch.equal(part(x[:3]), rows[2:5])
+
+
+def test_the_noise_of_a_row_is_a_function_of_the_seed() -> None:
+    x = torch.zeros(2, 3)
+    draws = [normal_rows(seed, range(2))(x) for seed in (0, 1, 2)]
+    torch.manual_seed(99)
+    assert torch.equal(normal_rows(1, range(2))(x), draws[1])
+    assert len(torch.cat(draws).unique(dim=0)) == 6
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_noise_of_rows_is_of_the_type_of_what_it_is_added_to(dtype: torch.dtype) -> None:
+    x = torch.zeros(2, 3, dtype=dtype)
+    assert normal_rows(0, range(2))(x).dtype == dtype
 
 
 # --- distributions in closed form -----------------------------------------------------------------------
@@ -165,33 +255,177 @@ def test_a_sampler_of_another_shape_is_refused(
         assert str(part) in str(told.value)
 
 
-@pytest.mark.parametrize("config, name", [(MnistConfig(), "MNIST"), (FashionMnistConfig(), "FashionMNIST")])
+def test_drawn_colours_have_the_shape_of_the_colour_data_sets(tmp_path: Path) -> None:
+    train, test = (build(DrawnColoursConfig(count=20), tmp_path, COLOUR, split) for split in ("train", "test"))
+    assert (train.shape, train.size, train.classes) == (COLOUR, 20, 10)
+    assert not torch.equal(train.images, test.images)
+
+
+@pytest.mark.parametrize(
+    "config, shape, name, where",
+    [
+        (MnistConfig(), IMAGE, "MNIST", "MNIST/raw"),
+        (FashionMnistConfig(), IMAGE, "FashionMNIST", "FashionMNIST/raw"),
+        (Cifar10Config(), COLOUR, "CIFAR10", "cifar-10-batches-py"),
+        (SvhnConfig(), COLOUR, "SVHN", "train_32x32.mat and test_32x32.mat"),
+    ],
+)
 @pytest.mark.parametrize("error", [RuntimeError("broken"), URLError("no network"), PermissionError("read-only")])
 def test_missing_data_is_told_with_what_to_do(
-    config: SamplerConfig, name: str, error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    config: SamplerConfig,
+    shape: tuple[int, ...],
+    name: str,
+    where: str,
+    error: Exception,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def download(self: object) -> None:
         raise error
 
-    monkeypatch.setattr(torchvision.datasets.MNIST, "download", download)  # FashionMNIST inherits it
-    with pytest.raises(UserError) as told:
-        build(config, tmp_path)
-    for part in (str(tmp_path / name), "--data-root", "--quick", str(error)):
+    monkeypatch.setattr(getattr(torchvision.datasets, name), "download", download)
+    with pytest.raises(UserError, match=f"^no {name} in ") as told:
+        build(config, tmp_path, shape)
+    for part in (str(tmp_path), where, "--data-root", "--quick", str(error)):
         assert part in str(told.value)
+    assert "\n" not in str(told.value)
+
+
+# --- data sets in colour --------------------------------------------------------------------------------
+
+
+def colour_pixels(first: int, count: int) -> np.ndarray:
+    """uint8 [count, 3, 32, 32]: red is 7 × the row, green 7 × the column, blue the image's number."""
+    row, column = np.mgrid[:32, :32]
+    images = [np.stack([7 * row, 7 * column, np.full_like(row, first + i)]) for i in range(count)]
+    return np.stack(images).astype(np.uint8)
+
+
+def write_cifar10(root: Path) -> None:
+    """Two images in each of the published files: five to train on, numbers 0 to 9, and one to test on, 10 and 11."""
+    folder = root / "cifar-10-batches-py"
+    folder.mkdir()
+    for i, name in enumerate([*(f"data_batch_{part}" for part in range(1, 6)), "test_batch"]):
+        entry = {"data": colour_pixels(2 * i, 2).reshape(2, 3072), "labels": [(2 * i) % 10, (2 * i + 1) % 10]}
+        (folder / name).write_bytes(pickle.dumps(entry))
+
+
+class StandInSVHN:
+    """What torchvision's class holds: the published X [32, 32, 3, N] seen as [N, 3, 32, 32], and numpy labels."""
+
+    def __init__(self, root: Path, split: str, download: bool) -> None:
+        assert download
+        first, count = {"train": (0, 10), "test": (10, 2)}[split]
+        published = np.asfortranarray(colour_pixels(first, count).transpose(2, 3, 1, 0))
+        self.data = published.transpose(3, 2, 0, 1)
+        self.labels = np.arange(first, first + count, dtype=np.int64) % 10
+
+
+@pytest.mark.parametrize("config", [Cifar10Config(), SvhnConfig()], ids=lambda config: config.kind)
+@pytest.mark.parametrize("split, first, count", [("train", 0, 10), ("test", 10, 2)])
+def test_the_colour_data_sets_are_read_as_they_were_written(
+    config: SamplerConfig, split: str, first: int, count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_cifar10(tmp_path)
+    for replaced in ("download", "_check_integrity", "_load_meta"):  # torchvision's own reading stays
+        monkeypatch.setattr(torchvision.datasets.CIFAR10, replaced, lambda self: True)
+    monkeypatch.setattr(torchvision.datasets, "SVHN", StandInSVHN)
+    sampler = build(config, tmp_path, COLOUR, split)
+    assert (sampler.images.dtype, sampler.size, sampler.classes) == (torch.uint8, count, 10)
+    assert torch.equal(sampler.images, torch.from_numpy(colour_pixels(first, count)))
+    assert sampler.images.is_contiguous()
+    batch = sampler.draw(count, seed=0, step=0)
+    number = ((batch.samples[:, 2, 0, 0] + 1) * 127.5).round().long()
+    assert sorted(number.tolist()) == list(range(first, first + count))
+    assert torch.equal(batch.labels, number % 10)
+    assert batch.labels.dtype == torch.int64
+
+
+# --- source and target together -------------------------------------------------------------------------
+
+
+def test_a_noisy_source_is_made_of_the_targets_own_images(tiny: Callable[..., Config], tmp_path: Path) -> None:
+    config = tiny("denoise-mnist")
+    source, target = build_samplers(config, data_root=tmp_path, split="train", device=CPU)
+    assert isinstance(source, Noisy)
+    assert source.clean is target  # held once
+    assert source.sigma == 0.5
+    alone = build_source(config, data_root=tmp_path, split="test", device=CPU)
+    assert isinstance(alone, Noisy)
+    assert torch.equal(alone.clean.images, build(config.target, tmp_path, split="test").images)
+
+
+def test_noisy_is_refused_as_a_target(tiny: Callable[..., Config], tmp_path: Path) -> None:
+    config = tiny("noise2mnist", target=NoisyConfig())
+    for building in (build_samplers, build_source):
+        asked = config if building is build_samplers else replace(config, source=NoisyConfig())
+        with pytest.raises(UserError, match="noisy: found as a target") as told:
+            building(asked, data_root=tmp_path, split="train", device=CPU)
+        assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    "source, told",
+    [(DrawnGarmentsConfig(count=20), "20 samples of drawn-garments"), (GaussianConfig(), ".* gaussian")],
+)
+def test_given_pairs_of_data_sets_of_different_sizes_are_refused(
+    source: SamplerConfig, told: str, tiny: Callable[..., Config], tmp_path: Path
+) -> None:
+    config = tiny("fashion2mnist", source=source, coupling="given")
+    with pytest.raises(UserError, match=f"^coupling given: found {told} and 64 of drawn-digits"):
+        build_samplers(config, data_root=tmp_path, split="train", device=CPU)
+    build_samplers(replace(config, coupling="independent"), data_root=tmp_path, split="train", device=CPU)
+
+
+def test_classes_that_the_target_does_not_have_are_refused(tiny: Callable[..., Config], tmp_path: Path) -> None:
+    for config in (tiny("noise2mnist-cfg", classes=7), tiny("noise2mnist-cfg", target=GaussianConfig())):
+        with pytest.raises(UserError, match=r" classes, the pipeline has (7|10)$"):
+            build_samplers(config, data_root=tmp_path, split="train", device=CPU)
+
+
+def test_given_pairs_are_the_same_items_of_both(numbered: InMemory, clean: InMemory) -> None:
+    mirrored = InMemory(200 - numbered.images, numbered.labels, classes=10, device=CPU)
+    for step in range(4):  # 28 of 10 images: across the epochs
+        x0, x1 = given(mirrored, numbered, 7, seed=1, step=step)
+        torch.testing.assert_close(x0.samples + x1.samples, torch.full_like(x0.samples, 200 / 127.5 - 2))
+        assert torch.equal(x0.labels, x1.labels)
+    x0, x1 = given(Noisy(clean, 0.01), clean, 400, seed=1, step=0)
+    assert (x0.samples - x1.samples).abs().max() < 2 * 0.01 * 6
+    assert torch.equal(x0.labels, x1.labels)
+
+
+def test_independent_pairs_are_not(clean: InMemory) -> None:
+    x0, x1 = independent(clean, clean, 400, seed=1, step=0)
+    greys = torch.stack([x0.samples[:, 0, 0, 0], x1.samples[:, 0, 0, 0]])
+    assert abs(torch.corrcoef(greys)[0, 1]) < 5 / math.sqrt(400)
+    assert (greys[0] == greys[1]).sum() < 10  # one is expected
+    assert abs((x0.labels == x1.labels).float().mean().item() - 0.1) < 0.1
+
+
+def test_the_coupling_asked_for_makes_the_pairs(tiny: Callable[..., Config], tmp_path: Path) -> None:
+    """For a denoiser, the target is what the source was before noise: both couplings, on noise of strength 0."""
+    for coupling in ("given", "independent"):
+        config = tiny("denoise-mnist", source=NoisyConfig(sigma=0.0), coupling=coupling)
+        source, target = build_samplers(config, data_root=tmp_path, split="train", device=CPU)
+        pairs = draw_pairs(config, source, target, 32, seed=0, step=1)
+        assert torch.equal(pairs.x0, pairs.x1) == (coupling == "given")
 
 
 # --- the global batch of a step -------------------------------------------------------------------------
 
 
-def toy_pairs(count: int, *, seed: int = 0, step: int = 0, classes: int = 2, dropout: float = 0.1) -> Pairs:
+def toy_pairs(
+    count: int, *, seed: int = 0, step: int = 0, classes: int = 2, dropout: float = 0.1, path: str = "linear"
+) -> Pairs:
     config = Config(
         name="toy",
         summary="Gaussian to two moons",
         source=GaussianConfig(),
         target=MoonsConfig(noise=0),
-        model=PracticalUNetConfig(),
+        model=MLPConfig(),
         shape=(2,),
         classes=classes,
+        path=path,
         train=TrainConfig(label_dropout=dropout),
     )
     return draw_pairs(
@@ -219,12 +453,23 @@ def test_a_batch_is_a_function_of_seed_and_step() -> None:
         assert len(torch.stack([getattr(batch, name) for batch in batches]).unique(dim=0)) == 4
 
 
-def test_times_are_uniform_from_0_to_1() -> None:
-    t = toy_pairs(20_000).t
+@pytest.mark.parametrize("path", ["linear", "cosine"])
+def test_times_are_uniform_from_0_to_1(path: str) -> None:
+    t = toy_pairs(20_000, path=path).t
     assert t.min() >= 0
     assert t.max() < 1
     assert abs(t.mean().item() - 1 / 2) < 5 / math.sqrt(12 * 20_000)
     assert abs(t.var().item() - 1 / 12) < 5 / math.sqrt(180 * 20_000)  # Var (t − ½)² = 1/180
+
+
+def test_times_of_ddpm_are_its_levels_each_as_often() -> None:
+    times, counts = toy_pairs(300 * 400, path="ddpm").t.unique(return_counts=True)
+    assert torch.equal(times, torch.arange(300) / 300)  # 1 − s/300 for s = 300 … 1: never the clean image
+    assert (counts - 400).abs().max() < 5 * math.sqrt(400)
+
+
+def test_a_denoiser_in_one_step_sees_the_source_alone() -> None:
+    assert torch.equal(toy_pairs(1000, path="one-step").t, torch.zeros(1000))
 
 
 @pytest.mark.parametrize("p", [0.0, 0.1, 0.5, 1.0])
@@ -255,7 +500,7 @@ def test_source_and_target_are_independent_even_where_they_are_alike() -> None:
         summary="Gaussian to Gaussian",
         source=GaussianConfig(),
         target=GaussianConfig(),
-        model=PracticalUNetConfig(),
+        model=MLPConfig(),
         shape=(2,),
     )
     gaussian = Gaussian(config.source, (2,), CPU)

@@ -1,0 +1,115 @@
+"""A UNet with GroupNorm, residual blocks and self-attention, as denoising diffusion uses them (Ho et al. 2020)."""
+
+import torch
+from torch import Tensor, nn
+
+from configs.schema import AttentionUNetConfig, UserError
+from models.shapes import image_channels, refuse_classes
+
+GROUPS, HEADS = 8, 4
+TIME_WIDTH = 128
+
+
+def sinusoids(t: Tensor, width: int = TIME_WIDTH) -> Tensor:
+    """[B] -> [B, width]: sines, then cosines, of t·10000^(−i/(width/2)) (Vaswani et al. 2017, section 3.5)."""
+    half = width // 2
+    frequencies = 10000 ** (-torch.arange(half, device=t.device, dtype=t.dtype) / half)
+    angles = t[:, None] * frequencies
+    return torch.cat([angles.sin(), angles.cos()], dim=1)
+
+
+def norm_act_conv(cin: int, cout: int) -> nn.Sequential:
+    return nn.Sequential(nn.GroupNorm(GROUPS, cin), nn.SiLU(), nn.Conv2d(cin, cout, 3, padding=1))
+
+
+class ResidualBlock(nn.Module):
+    """x [B, cin, H, W], time [B, 128] -> [B, cout, H, W]"""
+
+    def __init__(self, cin: int, cout: int) -> None:
+        super().__init__()
+        self.first, self.second = norm_act_conv(cin, cout), norm_act_conv(cout, cout)
+        self.time = nn.Sequential(nn.SiLU(), nn.Linear(TIME_WIDTH, cout))
+        self.skip = nn.Conv2d(cin, cout, 1)
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        h = self.first(x) + self.time(time)[:, :, None, None]
+        return self.second(h) + self.skip(x)
+
+
+class SelfAttention(nn.Module):
+    """Every position of x [B, C, H, W] attends to every other; what it finds is added to it."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm = nn.GroupNorm(GROUPS, channels)
+        self.attention = nn.MultiheadAttention(channels, HEADS, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        positions = self.norm(x).flatten(2).transpose(1, 2)  # [B, H·W, C]
+        found, _ = self.attention(positions, positions, positions, need_weights=False)
+        return x + found.transpose(1, 2).reshape_as(x)
+
+
+class Block(nn.Module):
+    """A residual block, then attention where it is asked."""
+
+    def __init__(self, cin: int, cout: int, *, attention: bool) -> None:
+        super().__init__()
+        self.residual = ResidualBlock(cin, cout)
+        self.attention = SelfAttention(cout) if attention else nn.Identity()
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        return self.attention(self.residual(x, time))
+
+
+class AttentionUNet(nn.Module):
+    """`model(xt, t)` with xt [B, C, H, W], H and W multiples of 2 to the number of blocks down.
+
+    Each block up takes what went into its mirror image on the way down, and attends if that one does.
+    """
+
+    def __init__(self, config: AttentionUNetConfig, *, shape: tuple[int, ...], classes: int) -> None:
+        super().__init__()
+        refuse_classes("attention-unet", classes)
+        check(config)
+        widths, middle, self.time_scale = config.widths, config.middle, config.time_scale
+        levels = list(zip(widths[:-1], widths[1:], config.attention, strict=True))
+        channels = image_channels("attention-unet", shape, multiple=2 ** len(levels))
+        self.time = nn.Sequential(nn.Linear(TIME_WIDTH, TIME_WIDTH), nn.SiLU(), nn.Linear(TIME_WIDTH, TIME_WIDTH))
+        self.init = nn.Conv2d(channels, widths[0], 3, padding=1)
+        self.down = nn.ModuleList(Block(cin, cout, attention=attends) for cin, cout, attends in levels)
+        self.shrink = nn.ModuleList(nn.Conv2d(cout, cout, 4, 2, 1) for _, cout, _ in levels)
+        self.middle1 = Block(widths[-1], middle, attention=True)
+        self.middle2 = Block(middle, middle, attention=False)
+        self.up, self.grow, h = nn.ModuleList(), nn.ModuleList(), middle
+        for cin, _, attends in reversed(levels):
+            self.grow.append(nn.ConvTranspose2d(h, h, 4, 2, 1))
+            self.up.append(Block(h + cin, cin // 2, attention=attends))
+            h = cin // 2
+        self.out = norm_act_conv(h, channels)
+
+    def forward(self, xt: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
+        time = self.time(sinusoids(self.time_scale * t))
+        h, stored = self.init(xt), []
+        for block, shrink in zip(self.down, self.shrink, strict=True):
+            stored.append(h)
+            h = shrink(block(h, time))
+        h = self.middle2(self.middle1(h, time), time)
+        for block, grow in zip(self.up, self.grow, strict=True):
+            h = block(torch.cat([grow(h), stored.pop()], dim=1), time)
+        return self.out(h)
+
+
+def check(config: AttentionUNetConfig) -> None:
+    """Raises UserError where the widths do not fit the groups, the heads and each other."""
+    if len(config.attention) != len(config.widths) - 1 or len(config.widths) < 2:
+        raise UserError(
+            f"attention-unet: found {len(config.attention)} attention flags for widths {config.widths}, "
+            "accepted is one for each width after the first"
+        )
+    # Half of each width but the last is normalised on the way up; the last follows the same rule for simplicity.
+    if any(width % (2 * GROUPS) for width in config.widths) or config.middle % GROUPS:
+        raise UserError(
+            f"attention-unet: found widths {config.widths} and middle {config.middle}, accepted are multiples of "
+            f"{2 * GROUPS}, and of {GROUPS} in the middle"
+        )
