@@ -16,6 +16,7 @@ verbs
   train       train a pipeline or go on with it (the default verb)
   sample      draw new images from a trained pipeline
   translate   translate an image file or a folder of them
+  report      write a lab report of a run: pictures, figures, explanations
   list        the pipelines by name, and which are trained here
 
 first steps
@@ -61,6 +62,16 @@ def translate(argv: Sequence[str]) -> int:
     return run(options, folder)
 
 
+def report(argv: Sequence[str]) -> int:
+    from configs.cli import ReportOptions, parse, trained_folder
+
+    options = parse(ReportOptions, argv, "report")
+    folder = trained_folder(options.pipeline)
+    from pipelines.report import run
+
+    return run(options, folder)
+
+
 def list_pipelines(argv: Sequence[str]) -> int:
     from configs.listing import table
 
@@ -72,6 +83,7 @@ VERBS: dict[str, Callable[[Sequence[str]], int]] = {
     "train": train,
     "sample": sample,
     "translate": translate,
+    "report": report,
     "list": list_pipelines,
 }
 

@@ -63,7 +63,7 @@ class UseOptions:
     steps: int | None = None
     """Solver steps; None: as the pipeline says."""
     solver: str | None = None
-    """euler, midpoint, heun or rk4; None: as the pipeline says."""
+    """euler, midpoint, heun, rk4 or ancestral; None: as the pipeline says."""
     guidance: float | None = None
     """w, for class-conditioned pipelines: 1 plain, 0 unconditional; None: as the pipeline says."""
     batch_size: int = 256
@@ -100,6 +100,24 @@ class TranslateOptions(UseOptions):
     """The class to ask for, for class-conditioned pipelines."""
     reverse: bool = False
     """From target back to source."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportOptions:
+    """Write a lab report of a run: index.md with its pictures and figures."""
+
+    pipeline: str
+    """A name from `list` that was trained here, or a run's folder."""
+    output: Path | None = None
+    """Folder of the report; None: report/ in the run's folder."""
+    beside: Path | None = None
+    """Another run's folder, to be shown and measured beside this one."""
+    per_label: int = 20
+    """Images of each class, at each guidance weight, that a classifier is asked about."""
+    images: int = 2000
+    """Test images that a denoiser's errors are measured on."""
+    data_root: Path = field(default_factory=data_root)
+    """Folder of the data sets."""
 
 
 def parse_train(argv: Sequence[str]) -> TrainOptions:

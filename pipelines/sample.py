@@ -3,6 +3,7 @@
 import logging
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from configs.cli import SampleOptions
@@ -15,7 +16,7 @@ log = logging.getLogger("flowferry")
 
 
 def run(options: SampleOptions, folder: Path) -> int:
-    """Writes `options.output`/NNNNN[-LABEL].png and `sheet.png`."""
+    """Writes `options.output`/NNNNN[-LABEL].png and `sheet.png`, or `points.csv` of a pipeline in the plane."""
     pipeline = Pipeline.from_pretrained(folder).using(
         solver=options.solver, steps=options.steps, guidance=options.guidance
     )
@@ -26,6 +27,10 @@ def run(options: SampleOptions, folder: Path) -> int:
     )
     output = options.output or folder / "sampled"
     output.mkdir(parents=True, exist_ok=True)
+    if len(pipeline.config.shape) == 1:
+        np.savetxt(output / "points.csv", images.cpu().numpy(), delimiter=",")
+        log.info("%d points in %s; NFE %d", count, output / "points.csv", pipeline.evaluations)
+        return 0
     for index, image in enumerate(images):
         suffix = "" if labels is None else f"-{labels[index]}"
         to_pil(image).save(output / f"{index:05d}{suffix}.png")

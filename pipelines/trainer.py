@@ -20,20 +20,23 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from configs.changes import refuse_changes
 from configs.schema import Config, TrainConfig, UserError
-from datasets import Sampler, build_sampler
+from datasets import Sampler, build_samplers
 from datasets.keyed import key
 from datasets.samplers import Split
 from models import build_model
-from pipelines import checkpoint, sheets, weights
+from pipelines import checkpoint, weights
 from pipelines.batches import Pairs, draw_pairs
 from pipelines.ema import averaged
+from pipelines.figures import loss_curve
+from pipelines.measures import held_out_loss
+from pipelines.pictures import drawing
 from pipelines.pipeline import Pipeline
 from pipelines.record import Record, progress_bar
 from pipelines.schedules import learning_rate
+from pipelines.sheets import save_gif
 from pipelines.stop import StopSignal
 
 log = logging.getLogger("flowferry")
-HELD_OUT = 1024  # test samples that eval/loss is measured on
 
 
 class NotFinite(RuntimeError):
@@ -185,7 +188,7 @@ class Trainer:
             done = self.progress >= 1
             show = not self.leaving and (done or self._due(self.train.show_epochs, first=True))
             if record is not None:
-                record.scalars(self.step, values | ({"eval/loss": self.held_out_loss()} if show else {}))
+                record.scalars(self.step, values | (self._evaluate() if show else {}))
                 if show:
                     self._draw(record, final=done)
             self.model.train()
@@ -217,24 +220,19 @@ class Trainer:
 
     # --- showing -------------------------------------------------------------------------------------
 
+    def _evaluate(self) -> dict[str, float]:
+        return {"eval/loss": held_out_loss(self.shown, self.test_source, self.test_target)}
+
     def _draw(self, record: Record, *, final: bool) -> None:
         """The sheets, always of the same samples, and the loss curve."""
         when = f"epoch {self.step / self.steps_per_epoch:.3g}, step {self.step}"
-        points = sheets.path_points(self.shown, self.test_source)
-        record.picture(self.step, "samples", sheets.samples_sheet(self.shown, self.test_source, when))
-        record.picture(self.step, "path", sheets.path_sheet(self.config, points, when))
-        record.picture(self.step, "loss", sheets.loss_curve(self.config, record.rows(), when))
+        shown = drawing(self.config)
+        for name, picture in shown.pictures(self.shown, self.test_source, self.test_target, when).items():
+            record.picture(self.step, name, picture)
+        record.picture(self.step, "loss", loss_curve(self.config, record.rows(), when))
         if final:
-            sheets.path_gif(self.config, points, self.folder / "samples" / "path.gif")
-
-    def held_out_loss(self) -> float:
-        """The loss on fixed pairs, times and labels of the test split."""
-        seed = key(self.config.seed, "held out")
-        pairs = draw_pairs(self.config, self.test_source, self.test_target, HELD_OUT, seed=seed, step=0)
-        self.shown.model.eval()
-        with torch.no_grad():
-            parts = [self.shown.loss(*pairs.part(index, of=8)) for index in range(8)]
-        return torch.stack(parts).mean().item()
+            frames = shown.frames(self.shown, self.test_source, self.test_target)
+            save_gif(frames, self.folder / "samples" / "path.gif")
 
     # --- saving and resuming -------------------------------------------------------------------------
 
@@ -284,13 +282,7 @@ class Trainer:
         """Source and target. A download happens once: on the main process, then where machines share no disk."""
         config, device = self.config, self.accelerator.device
         with self.accelerator.main_process_first(), self.accelerator.local_main_process_first():
-            source, target = (
-                build_sampler(part, config.shape, data_root=data_root, split=split, device=device)
-                for part in (config.source, config.target)
-            )
-        if config.classes and target.classes != config.classes:
-            raise UserError(f"{config.target.kind} has {target.classes} classes, the pipeline has {config.classes}")
-        return source, target
+            return build_samplers(config, data_root=data_root, split=split, device=device)
 
     def _check_batch(self) -> None:
         parts = self.accelerator.num_processes * self.train.accumulate

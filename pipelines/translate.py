@@ -24,6 +24,8 @@ def run(options: TranslateOptions, folder: Path) -> int:
         solver=options.solver, steps=options.steps, guidance=options.guidance
     )
     config = pipeline.config
+    if len(config.shape) != 3:
+        raise UserError(f"{config.name} carries points in the plane, not images: use `sample`")
     if config.source.kind == "gaussian" and not options.reverse:
         raise UserError(f"{config.name} starts from noise, not from images: use `sample`, or translate --reverse")
     failed = 0

@@ -84,7 +84,7 @@ def test_a_run_folder_is_a_pipeline(here, capsys):
 @pytest.mark.parametrize(
     ("argv", "named"),
     [
-        (["foo"], ["unknown verb 'foo'", "train, sample, translate, list"]),
+        (["foo"], ["unknown verb 'foo'", "train, sample, translate, report, list"]),
         (["--pipeline", "fashion2mnits"], ["'fashion2mnits'", *PIPELINES]),
         (["--pipeline", "fashion2mnist", "--train.lrr", "1"], ["--train.lrr", "did you mean --train.lr"]),
         (["--pipeline", "fashion2mnist", "--train.lr", "x"], ["--train.lr", "'x'"]),
@@ -219,3 +219,30 @@ def test_answers_that_need_no_torch_do_not_import_it(argv):
     )
     result = subprocess.run([sys.executable, "-c", code, *argv], cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
+
+
+def test_points_are_sampled_into_a_table_and_not_translated(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    tiny = "--train.max-steps 2 --train.threads 1 --solver.steps 2 --model.width 4".split()
+    assert launch.main(["--pipeline", "moons", *tiny]) == 0
+    assert launch.main(["sample", "--pipeline", "moons", "--count", "7"]) == 0
+    points = np.loadtxt(tmp_path / "runs" / "moons" / "sampled" / "points.csv", delimiter=",")
+    assert points.shape == (7, 2) and np.isfinite(points).all()
+    capsys.readouterr()
+    told = error_of(capsys, "translate", "--pipeline", "moons", "--input", str(ROOT / "docs"), "--output", "out")
+    assert "not images" in told
+
+
+def test_colour_works_wherever_grey_does(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    small = "--quick --train.max-steps 2 --train.threads 1 --target.count 40 --solver.steps 2".split()
+    small += "--model.widths 16 16 --model.attention False --model.middle 8".split()
+    assert launch.main(["--pipeline", "noise2cifar", *small, "--output-dir", "runs/colour"]) == 0
+    assert launch.main("sample --pipeline runs/colour --count 3 --output drawn".split()) == 0
+    assert launch.main("translate --pipeline runs/colour --input drawn --output noise --reverse".split()) == 0
+    assert launch.main("report --pipeline runs/colour".split()) == 0
+    with Image.open("drawn/00001.png") as image:
+        assert (image.mode, image.size) == ("RGB", (32, 32))
+        channels = np.asarray(image).reshape(-1, 3).astype(int)
+    assert np.ptp(channels, axis=1).max() > 0  # not grey
+    assert {path.name for path in Path("noise").iterdir()} == {path.name for path in Path("drawn").iterdir()}

@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from configs.presets import PIPELINES
 from configs.schema import Config, UserError
 from datasets import build_sampler
 from pipelines import Pipeline
@@ -211,6 +212,18 @@ def test_a_run_leaves_what_it_promises_and_says_that_the_data_is_drawn(tiny, tmp
     assert [image.step for image in events.Images("samples/samples")] == [4, 8]
     assert tags - {"step"} <= set(events.Tags()["scalars"])
     assert not list(tmp_path.rglob("*.part"))
+    Pipeline.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("name", PIPELINES)
+def test_every_named_pipeline_trains_shows_itself_and_resumes(tiny, tmp_path, name):
+    config = config_of(tiny, 2, name, epochs=2, epoch_size=64, show_epochs=1)
+    config = replace(config, solver=replace(config.solver, steps=min(2, PIPELINES[name].solver.steps)))
+    for steps in (2, 4):
+        trained(replace(config, train=replace(config.train, max_steps=steps)), tmp_path)
+    assert [row["step"] for row in metrics(tmp_path)] == [1, 2, 3, 4]
+    assert all(math.isfinite(row["train/loss"]) for row in metrics(tmp_path))
+    assert (tmp_path / "samples" / "path.gif").is_file()
     Pipeline.from_pretrained(tmp_path)
 
 

@@ -1,0 +1,40 @@
+"""Measures of a trained pipeline, on fixed samples: the held-out loss, and whether the asked class is what comes."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from datasets import Sampler
+from datasets.keyed import key
+from pipelines.batches import draw_pairs
+from pipelines.pipeline import Pipeline
+
+HELD_OUT = 1024  # test samples that the held-out loss is measured on
+
+
+@torch.no_grad()
+def held_out_loss(pipeline: Pipeline, source: Sampler, target: Sampler) -> float:
+    """The loss on fixed pairs, times and labels of the test split. Puts the network in evaluation mode."""
+    seed = key(pipeline.config.seed, "held out")
+    pairs = draw_pairs(pipeline.config, source, target, HELD_OUT, seed=seed, step=0)
+    pipeline.model.eval()
+    return torch.stack([pipeline.loss(*pairs.part(index, of=8)) for index in range(8)]).mean().item()
+
+
+def asked_share(
+    pipeline: Pipeline,
+    accuracy: Callable[[Tensor, Tensor], float],
+    per_label: int,
+    *,
+    guidance: float,
+    data_root: Path,
+) -> float:
+    """Of `per_label` samples of each class, the share that show what was asked.
+
+    accuracy(images [B, C, H, W], labels [B]): the share of the images that a judge takes for their labels.
+    """
+    labels = torch.arange(pipeline.config.classes).repeat(per_label)
+    samples = pipeline.sample(len(labels), labels, guidance=guidance, data_root=data_root)
+    return accuracy(samples, labels.to(samples.device))

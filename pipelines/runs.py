@@ -1,0 +1,74 @@
+"""What a run left in its folder, read back."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from configs.schema import Config
+from datasets import Sampler, build_samplers
+from pipelines import checkpoint, weights
+from pipelines.pipeline import Pipeline
+from pipelines.record import read_metrics
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """A trained pipeline with its log and its data."""
+
+    folder: Path
+    pipeline: Pipeline
+    rows: list[dict[str, float]]
+    """Of metrics.jsonl; none where only the weights were kept."""
+    train: tuple[Sampler, Sampler]
+    test: tuple[Sampler, Sampler]
+
+    @classmethod
+    def load(cls, folder: Path, data_root: Path) -> "Run":
+        pipeline = Pipeline.from_pretrained(folder)
+        train, test = (
+            build_samplers(pipeline.config, data_root=data_root, split=split, device=pipeline.device)
+            for split in ("train", "test")
+        )
+        return cls(folder, pipeline, read_metrics(folder / "metrics.jsonl"), train, test)
+
+    @property
+    def config(self) -> Config:
+        return self.pipeline.config
+
+    @property
+    def steps_per_epoch(self) -> int:
+        size = self.train[1].size or self.config.train.epoch_size
+        return -(-size // self.config.train.batch_size)
+
+    @property
+    def step(self) -> int:
+        return int(self.rows[-1]["step"]) if self.rows else 0
+
+    @property
+    def epochs(self) -> float:
+        return self.step / self.steps_per_epoch
+
+    @property
+    def minutes(self) -> float:
+        """Of training itself: without evaluation, pictures and checkpoints."""
+        return sum(self.config.train.batch_size / row["perf/images_per_second"] for row in self.rows) / 60
+
+    @property
+    def final_loss(self) -> float:
+        """Mean over the last hundred steps."""
+        last = [row["train/loss"] for row in self.rows[-100:]]
+        return sum(last) / len(last) if last else float("nan")
+
+    @property
+    def when(self) -> str:
+        return f"epoch {self.epochs:.3g}, step {self.step}"
+
+    def last_weights(self) -> Pipeline | None:
+        """With the weights of the last step, not their average; None where no checkpoint was kept."""
+        kept = checkpoint.published(self.folder / "checkpoints")
+        if not kept:
+            return None
+        tensors, _ = checkpoint.load(kept[0])
+        pipeline = Pipeline(self.config)
+        weights.load_strictly(pipeline.model, tensors["model"], what=str(kept[0]))
+        pipeline.model.to(self.pipeline.device)
+        return pipeline

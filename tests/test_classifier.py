@@ -1,0 +1,210 @@
+"""The judge of what was generated, on drawn digits: pipelines/classifier.py."""
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from configs.schema import DrawnColoursConfig, DrawnDigitsConfig, GaussianConfig, MoonsConfig, SamplerConfig, UserError
+from datasets import Sampler, build_sampler
+from datasets.samplers import Split
+from pipelines import classifier
+from pipelines.classifier import Classifier, accuracy, train_classifier, trained_classifier
+
+CPU = torch.device("cpu")
+SHAPE = (1, 28, 28)
+DRAWN = DrawnDigitsConfig(count=64)
+
+
+def sampler(config: SamplerConfig, split: Split = "train", shape: tuple[int, ...] = SHAPE) -> Sampler:
+    return build_sampler(config, shape, data_root=Path("data"), split=split, device=CPU)
+
+
+def trained(folder: Path, config: SamplerConfig = DRAWN, shape: tuple[int, ...] = SHAPE) -> tuple[Classifier, float]:
+    return trained_classifier(config, shape, data_root=Path("data"), folder=folder, device=CPU)
+
+
+def images(count: int, *shape: int) -> Tensor:
+    return torch.empty(count, *(shape or SHAPE)).uniform_(-1, 1, generator=torch.Generator().manual_seed(1))
+
+
+def the_file(folder: Path) -> Path:
+    (file,) = folder.iterdir()  # and nothing half-written beside it
+    return file
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the classifier of 64 drawn digits."""
+    folder = tmp_path_factory.mktemp("classifiers")
+    trained(folder)
+    return folder
+
+
+@pytest.fixture
+def untrainable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(classifier, "train_classifier", None)
+
+
+@pytest.fixture
+def untrained(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is kept is a classifier as it is before training, where learning is not what is tested."""
+
+    def make(train: Sampler) -> Classifier:
+        return Classifier(channels=train.shape[0], classes=train.classes).eval()
+
+    monkeypatch.setattr(classifier, "train_classifier", make)
+
+
+# --- learning -------------------------------------------------------------------------------------------
+
+
+def test_it_names_drawn_digits_that_it_has_not_seen() -> None:
+    model = train_classifier(sampler(DrawnDigitsConfig(count=1024)), epochs=6)
+    held_out, labels = sampler(DrawnDigitsConfig(count=500), "test").draw(500, seed=0, step=0)
+    assert labels is not None
+    assert accuracy(model, held_out, labels) > 0.9
+
+
+def test_the_same_seed_gives_the_same_classifier_and_leaves_the_callers_generator_alone() -> None:
+    digits = sampler(DRAWN)
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    first = train_classifier(digits, epochs=1)
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(2)  # of no consequence
+    again, other = train_classifier(digits, epochs=1), train_classifier(digits, seed=1, epochs=1)
+    x = images(2)
+    assert torch.equal(first(x), again(x))
+    assert not torch.allclose(first(x), other(x))
+
+
+@pytest.mark.parametrize("config, shape", [(GaussianConfig(), SHAPE), (MoonsConfig(), (2,))])
+def test_samples_that_are_not_labelled_images_are_refused_in_one_line_and_nothing_is_kept(
+    config: SamplerConfig, shape: tuple[int, ...], tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match="labelled images") as refused:
+        trained(tmp_path, config, shape)
+    assert "\n" not in str(refused.value)
+    assert not list(tmp_path.iterdir())
+
+
+# --- judging --------------------------------------------------------------------------------------------
+
+
+class Corner(nn.Module):
+    """Takes an image for the class that its first pixel says, in tenths."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.one_hot((10 * x[:, 0, 0, 0]).round().long(), 10).float()
+
+
+@pytest.mark.parametrize("count", [1, 10, 1003])  # 1003: more than a batch, and no multiple of one
+def test_accuracy_is_the_share_that_an_oracle_gets_right(count: int) -> None:
+    shown = torch.arange(count) % 10
+    x = (shown / 10)[:, None, None, None].expand(count, *SHAPE)
+    asked = torch.where(torch.arange(count) % 3 == 0, shown, (shown + 1) % 10)
+    assert accuracy(Corner(), x, asked) == pytest.approx(len(range(0, count, 3)) / count)  # type: ignore[arg-type]
+
+
+def test_judging_changes_nothing_in_the_judge_and_does_not_depend_on_the_company() -> None:
+    model = Classifier(channels=1, classes=10).train()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    x = images(5)
+    accuracy(model, x, torch.arange(5))
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())  # BatchNorm's too
+    torch.testing.assert_close(torch.cat([model(one) for one in x.split(1)]), model(x))
+
+
+@pytest.mark.parametrize("shape", [(1, 16, 16), (1, 28, 28), (3, 32, 32), (3, 17, 40)])
+def test_any_size_from_16_on_gives_a_logit_for_each_class_from_less_than_a_megabyte(shape: tuple[int, ...]) -> None:
+    model = Classifier(channels=shape[0], classes=7)
+    assert model(images(2, *shape)).shape == (2, 7)
+    parameters = sum(p.numel() for p in model.parameters())
+    assert parameters < 250_000 and 4 * parameters < 1_000_000
+
+
+# --- kept in a file -------------------------------------------------------------------------------------
+
+
+def test_it_is_trained_once_and_then_loaded_the_same(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with caplog.at_level(logging.INFO, logger="flowferry"):
+        model, right = trained(tmp_path)
+    assert "training a classifier of drawn-digits" in caplog.text and f"{100 * right:.2f} %" in caplog.text
+    monkeypatch.setattr(classifier, "train_classifier", None)
+    loaded, told = trained(tmp_path)
+    x = images(3)
+    assert all(torch.equal(tensor, loaded.state_dict()[name]) for name, tensor in model.state_dict().items())
+    torch.testing.assert_close(loaded(x), model(x))
+    assert told == right and not loaded.training
+    assert the_file(tmp_path).stat().st_size < 1_000_000
+
+
+def test_the_file_says_what_it_is(kept: Path, untrainable: None) -> None:
+    with safe_open(the_file(kept), "pt") as opened:
+        told = opened.metadata()
+    assert (told["channels"], told["classes"]) == ("1", "10")
+    assert float(told["accuracy"]) == trained(kept)[1]
+
+
+def test_another_count_of_drawn_images_is_another_file(tmp_path: Path, untrained: None) -> None:
+    for count in (32, 64):
+        trained(tmp_path, DrawnDigitsConfig(count=count))
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_colours_have_a_classifier_of_three_channels(tmp_path: Path, untrained: None) -> None:
+    model, _ = trained(tmp_path, DrawnColoursConfig(count=32), (3, 32, 32))
+    assert model(images(2, 3, 32, 32)).shape == (2, 10)
+    assert the_file(tmp_path).stat().st_size < 1_000_000
+
+
+def cut(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-1])
+
+
+def of_other_words(file: Path) -> None:
+    file.write_text("no weights at all\n")
+
+
+def without_metadata(file: Path) -> None:
+    save_file(load_file(file), file)
+
+
+def with_a_foreign_tensor(file: Path) -> None:
+    with safe_open(file, "pt") as opened:
+        told = opened.metadata()
+    save_file({**load_file(file), "foreign": torch.zeros(1)}, file, metadata=told)
+
+
+@pytest.mark.parametrize("spoil", [cut, of_other_words, without_metadata, with_a_foreign_tensor])
+def test_a_broken_or_foreign_file_is_refused_by_name_and_left(
+    spoil: Callable[[Path], None], kept: Path, tmp_path: Path, untrainable: None
+) -> None:
+    file = tmp_path / the_file(kept).name
+    file.write_bytes(the_file(kept).read_bytes())
+    spoil(file)
+    spoilt = file.read_bytes()
+    with pytest.raises(UserError, match=file.name) as refused:
+        trained(tmp_path)
+    assert "\n" not in str(refused.value)
+    assert file.read_bytes() == spoilt
+
+
+def test_a_classifier_of_other_channels_is_refused_by_name(kept: Path, untrainable: None, tmp_path: Path) -> None:
+    file = tmp_path / "drawn-colours64.safetensors"
+    file.write_bytes(the_file(kept).read_bytes())
+    with pytest.raises(UserError, match=f"{file.name}.*found 1 channels, accepted: 3"):
+        trained(tmp_path, DrawnColoursConfig(count=64), (3, 32, 32))
+
+
+def test_loaded_is_the_trained_one_to_the_bit(tmp_path: Path) -> None:
+    x, (model, _) = images(3), trained(tmp_path)
+    assert torch.equal(trained(tmp_path)[0](x), model(x))
