@@ -73,7 +73,7 @@ PIPELINES: dict[str, Config] = {
             source=GaussianConfig(),
             target=MnistConfig(),
             model=CourseUNetConfig(width=128, time="multiply"),
-            train=TrainConfig(epochs=50, batch_size=64, lr=5e-2, schedule="exponential", show_epochs=5),
+            train=TrainConfig(epochs=50, batch_size=64, lr=1e-2, schedule="exponential", show_epochs=5),
         ),
         Config(
             name="noise2mnist-practical",
