@@ -229,7 +229,9 @@ def test_points_are_sampled_into_a_table_and_not_translated(tmp_path, monkeypatc
     points = np.loadtxt(tmp_path / "runs" / "moons" / "sampled" / "points.csv", delimiter=",")
     assert points.shape == (7, 2) and np.isfinite(points).all()
     capsys.readouterr()
-    told = error_of(capsys, "translate", "--pipeline", "moons", "--input", str(ROOT / "docs" / "images"), "--output", "out")
+    told = error_of(
+        capsys, "translate", "--pipeline", "moons", "--input", str(ROOT / "docs" / "images"), "--output", "out"
+    )
     assert "not images" in told
 
 
