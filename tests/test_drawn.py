@@ -171,3 +171,10 @@ def test_each_image_has_colours_of_its_own() -> None:
     assert torch.pdist(torch.cat([paint, ground], dim=1)).min() > 0.01
     numbers = torch.corrcoef(torch.cat([paint, ground], dim=1).T) - torch.eye(6)
     assert numbers.abs().max() < 5 / COUNT**0.5  # red, green and blue, of cloth and ground, are independent
+
+
+def test_another_seed_brings_other_colours() -> None:
+    """Not only other garments."""
+    ground = drawn(draw_colours)[0][:40, :, 0, 0].float()
+    other = draw_colours(40, 1)[0][:, :, 0, 0].float()
+    assert (ground - other).abs().amax(dim=1).min() > 0

@@ -229,6 +229,16 @@ def test_the_noise_of_the_ancestral_solver_is_a_function_of_seed_and_sample(tiny
     assert not torch.equal(carrier.translate(x, seed=1), parts[0])
 
 
+@pytest.mark.parametrize("seed", [0, 1])
+def test_sampling_is_translating_noise_with_the_noise_of_the_same_seed(seed: int, tiny: Callable[..., Config]) -> None:
+    model = Told(0.0)
+    carrier = Pipeline(tiny("ddpm-mnist"), model).using(steps=3)
+    samples = carrier.sample(4, seed=seed)
+    start, *_ = model.asked[0]
+    torch.testing.assert_close(carrier.translate(start, seed=seed), samples, rtol=0, atol=0)
+    assert not torch.equal(carrier.translate(start, seed=2), samples)
+
+
 def test_sampling_a_translation_starts_from_test_images_of_its_source(
     tiny: Callable[..., Config], tmp_path: Path
 ) -> None:
