@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import tyro
 from tyro.conf import AvoidSubcommands, FlagCreatePairsOff, arg
@@ -96,10 +96,28 @@ class TranslateOptions(UseOptions):
     """An image file or a folder of them."""
     output: Path
     """A PNG file for a file; a folder for a folder, where each translation keeps its relative path, as PNG."""
+    batch_size: int = 256
+    """Images that are held at a time; what becomes of one does not depend on it."""
+    resize: Literal["fit", "fill", "stretch", "none"] = "fit"
+    """How an image comes to the network's size: all of it with a border, its middle, distorted, or only if it fits."""
+    restore_size: bool = False
+    """Give each result the size of its input."""
+    background: str = "black"
+    """Colour under transparent images and of borders: a name such as white, or #rrggbb."""
+    suffix: bool = False
+    """Keep the input's ending in the result's name: a.jpg becomes a.jpg.png, not a.png."""
+    overwrite: bool = False
+    """Translate everything again; otherwise what the manifest of the output folder lists is not done twice."""
     labels: int | None = None
     """The class to ask for, for class-conditioned pipelines."""
     reverse: bool = False
     """From target back to source."""
+    sheet: bool = False
+    """Also write sheet.png: the first images before and after."""
+    gif: bool = False
+    """Also write path.gif: the first images on their way."""
+    html: bool = False
+    """Also write index.html: a page with a slider between before and after, which opens from disk."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,20 +2,19 @@
 
 import json
 import logging
-import os
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from tqdm import trange
 
 from configs.schema import SamplerConfig, UserError
 from datasets import Sampler, build_sampler
 from datasets.keyed import generator, key
-from pipelines.weights import load_strictly
+from pipelines.weights import load_strictly, save_tensors
 
 log = logging.getLogger("flowferry")
 
@@ -120,18 +119,8 @@ def trained_classifier(
 
 
 def save(model: Classifier, file: Path, *, shape: tuple[int, ...], classes: int, right: float) -> None:
-    """Aside and renamed."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    told = {
-        "format": "pt",
-        "shape": json.dumps(shape),
-        "channels": str(shape[0]),
-        "classes": str(classes),
-        "accuracy": repr(right),
-    }
-    save_file(tensors, part := file.with_name(file.name + ".part"), metadata=told)
-    os.replace(part, file)
+    told = {"shape": json.dumps(shape), "classes": str(classes), "accuracy": repr(right)}
+    save_tensors(file, model.state_dict(), told)
 
 
 def load(file: Path, shape: tuple[int, ...]) -> tuple[Classifier, float]:
@@ -139,8 +128,8 @@ def load(file: Path, shape: tuple[int, ...]) -> tuple[Classifier, float]:
     try:
         with safe_open(file, "pt") as opened:
             told = opened.metadata() or {}
-        if told["channels"] != str(shape[0]):
-            raise ValueError(f"found {told['channels']} channels, accepted: {shape[0]}")
+        if json.loads(told["shape"]) != list(shape):
+            raise ValueError(f"found images of shape {told['shape']}, accepted: {list(shape)}")
         model = Classifier(channels=shape[0], classes=int(told["classes"]))
         load_strictly(model, load_file(file), what=str(file))
         # The layout that it was trained in, so that loaded and trained give the same logits to the bit.

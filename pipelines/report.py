@@ -1,8 +1,6 @@
 """The verb `report`: an index.md with its pictures, which reads as a lab report of one run."""
 
 import logging
-import os
-import platform
 import shutil
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
@@ -10,13 +8,12 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from PIL import Image
 
 from configs.cli import ReportOptions, TranslateOptions
 from configs.commands import training_command
 from datasets.pixels import to_pil
-from pipelines import denoising, sheets, translate, weights
+from pipelines import denoising, machine, sheets, translate, weights
 from pipelines.classifier import Classifier, accuracy, trained_classifier
 from pipelines.figures import OF, loss_curve
 from pipelines.measures import HELD_OUT, asked_share, held_out_loss
@@ -84,7 +81,7 @@ class Report:
             f"{run.minutes:.1f} minutes of training",
             "final loss": f"{run.final_loss:.4f}, the mean of the last 100 steps (mean squared error "
             f"{OF[config.prediction]})",
-            "this report's machine": machine(),
+            "this report's machine": machine.described(),
         }
         lines = [f"# {config.name}: {config.summary}", table(("", ""), facts.items())]
         again = training_command(config, run.folder)
@@ -255,18 +252,3 @@ def table(heading: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def written(config: Any) -> str:
     """A part of the configuration in a line: its kind, then its fields."""
     return ", ".join([config.kind, *(f"{f.name} {getattr(config, f.name)}" for f in fields(config) if f.init)])
-
-
-def machine() -> str:
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
-    cpu = next(
-        (line.split(":")[1].strip() for line in cpu_lines() if line.startswith("model name")), platform.machine()
-    )
-    return f"{cpu}, {os.cpu_count()} cores"
-
-
-def cpu_lines() -> list[str]:
-    """Of Linux's description of the processor; none elsewhere."""
-    path = Path("/proc/cpuinfo")
-    return path.read_text().splitlines() if path.is_file() else []

@@ -1,10 +1,8 @@
 """Trains a pipeline. The only file that knows Accelerate: devices, processes, precision, and when to do what."""
 
-import ctypes
 import logging
 import math
 import os
-import sys
 import time
 from contextlib import nullcontext
 from pathlib import Path
@@ -28,6 +26,7 @@ from pipelines import checkpoint, weights
 from pipelines.batches import Pairs, draw_pairs
 from pipelines.ema import averaged
 from pipelines.figures import loss_curve
+from pipelines.machine import keep_freed_memory, use_cores
 from pipelines.measures import held_out_loss
 from pipelines.pictures import drawing
 from pipelines.pipeline import Pipeline
@@ -312,22 +311,9 @@ def make_accelerator(train: TrainConfig) -> Accelerator:
     """Accelerate on the GPUs there are, else on the CPU with all of its cores."""
     accelerator = Accelerator(mixed_precision=precision(train), cpu=not torch.accelerator.is_available())
     if accelerator.device.type == "cpu":
-        # Launchers set OMP_NUM_THREADS to 1, which would leave the other cores idle.
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        torch.set_num_threads(train.threads or max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
+        use_cores(train.threads)
         keep_freed_memory()
     return accelerator
-
-
-def keep_freed_memory() -> None:
-    """Lets glibc reuse freed activations, which it would return to the system and fault in anew each step.
-
-    Measured: up to a quarter more images a second. Elsewhere than on glibc nothing happens.
-    """
-    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
-        m_trim_threshold, m_mmap_max = -1, -4  # <malloc.h>
-        libc.mallopt(m_mmap_max, 0)
-        libc.mallopt(m_trim_threshold, 2**31 - 1)
 
 
 def precision(train: TrainConfig) -> str | None:

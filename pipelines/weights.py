@@ -1,5 +1,6 @@
 """Weights that can be shared: safetensors that describe themselves, beside the configuration. No pickle."""
 
+import hashlib
 import json
 import os
 from dataclasses import asdict
@@ -9,18 +10,21 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
 from configs.schema import Config, UserError
 
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+VERSION = version("flowferry")
 DRAWN = "drawn stand-ins (--quick), not the real data sets"
 
 
 def describe(config: Config) -> dict[str, Any]:
     """The contents of a `config.json`: what it is, in words, and the configuration that trains it again."""
     return {
-        "flowferry": version("flowferry"),
+        "flowferry": VERSION,
         "data": DRAWN if config.drawn else "real",
         "config": config.to_dict(),
     }
@@ -29,8 +33,7 @@ def describe(config: Config) -> dict[str, Any]:
 def metadata(config: Config, step: int) -> dict[str, str]:
     """What a reader of the weights file alone needs to know to use it."""
     return {
-        "format": "pt",
-        "flowferry": version("flowferry"),
+        "flowferry": VERSION,
         "pipeline": config.name,
         "source": config.source.kind,
         "target": config.target.kind,
@@ -49,16 +52,25 @@ def metadata(config: Config, step: int) -> dict[str, str]:
 
 def save(folder: Path, config: Config, tensors: dict[str, Tensor], *, step: int) -> None:
     """Each file is written aside and renamed, so that a reader never sees half of one."""
-    folder.mkdir(parents=True, exist_ok=True)
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    save_file(tensors, folder / "model.safetensors.part", metadata=metadata(config, step))
-    os.replace(folder / "model.safetensors.part", folder / "model.safetensors")
-    write_json(folder / "config.json", describe(config))
+    save_tensors(folder / WEIGHTS, tensors, metadata(config, step))
+    write_json(folder / CONFIG, describe(config))
+
+
+def save_tensors(path: Path, tensors: dict[str, Tensor], told: dict[str, str]) -> None:
+    """A safetensors file with its metadata, aside and renamed."""
+    held = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    write_aside(path, to_bytes(held, metadata={"format": "pt", **told}))
 
 
 def write_json(path: Path, data: Any) -> None:
+    write_aside(path, (json.dumps(data, indent=2) + "\n").encode())
+
+
+def write_aside(path: Path, data: bytes) -> None:
+    """Written beside and renamed, so that a reader never sees half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(data, indent=2) + "\n")
+    part.write_bytes(data)
     os.replace(part, path)
 
 
@@ -73,15 +85,25 @@ def read_config(path: Path) -> Config:
 
 def load(folder: Path) -> tuple[Config, dict[str, Tensor]]:
     """Configuration and tensors saved in `folder` or in its `model/`."""
-    inner = folder / "model" if (folder / "model" / "model.safetensors").is_file() else folder
-    if not (inner / "model.safetensors").is_file():
-        raise UserError(
-            f"no weights in {folder}: accepted is a run folder, or one with config.json and model.safetensors"
-        )
+    inner = located(folder)
     try:
-        return read_config(inner / "config.json"), load_file(inner / "model.safetensors")
+        return read_config(inner / CONFIG), load_file(inner / WEIGHTS)
     except SafetensorError as error:
-        raise UserError(f"{inner / 'model.safetensors'} is not a whole safetensors file: {error}") from error
+        raise UserError(f"{inner / WEIGHTS} is not a whole safetensors file: {error}") from error
+
+
+def located(folder: Path) -> Path:
+    """`folder` or its `model/`, whichever holds the weights. Raises UserError where neither does."""
+    inner = folder / "model" if (folder / "model" / WEIGHTS).is_file() else folder
+    if not (inner / WEIGHTS).is_file():
+        raise UserError(f"no weights in {folder}: accepted is a run folder, or one with {CONFIG} and {WEIGHTS}")
+    return inner
+
+
+def digest(folder: Path) -> str:
+    """SHA-256 of the weights and of the configuration beside them."""
+    inner = located(folder)
+    return hashlib.sha256((inner / WEIGHTS).read_bytes() + (inner / CONFIG).read_bytes()).hexdigest()
 
 
 def load_strictly(model: nn.Module, tensors: dict[str, Tensor], *, what: str) -> None:

@@ -188,7 +188,8 @@ def test_translate_keeps_the_tree_and_names_what_failed(here, tmp_path, caplog):
 
 
 def test_translate_of_one_file_is_the_pipeline_s_translation(here, tmp_path):
-    from datasets.pixels import load_image, to_pixels
+    from datasets.imagefiles import load_image
+    from datasets.pixels import to_pixels
     from pipelines import Pipeline
 
     garment(tmp_path / "x.png", 0)

@@ -9,7 +9,8 @@ from PIL import Image
 from torch import Tensor
 
 from configs.schema import UserError
-from datasets.pixels import load_image, to_images, to_pil, to_pixels
+from datasets.imagefiles import load_image
+from datasets.pixels import to_images, to_pil, to_pixels
 
 GREY, COLOUR = (1, 28, 28), (3, 28, 28)
 ALL = torch.arange(256, dtype=torch.uint8)
