@@ -13,7 +13,7 @@ from torch import Tensor
 from configs.schema import UserError
 from datasets.pixels import to_images
 
-FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "BMP", "TIFF", "GIF")  # not those that start other programs, as EPS does
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")  # not those that start other programs, as EPS does
 MAX_PIXELS = Image.MAX_IMAGE_PIXELS or 2**26  # above Pillow's own limit it only warns: here that is an error
 
 Size = tuple[int, int]
@@ -22,6 +22,7 @@ Box = tuple[int, int, int, int]
 """(left, upper, right, lower) in pixels"""
 
 warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
+Image.init()  # Pillow loads its formats at need, but not from several threads at once
 
 
 class Decoded(NamedTuple):
@@ -147,4 +148,4 @@ def read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise UserError(f"not a readable image ({error.strerror or error!r})") from error
+        raise UserError(f"not a readable image ({error.strerror or error})") from error

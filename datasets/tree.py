@@ -45,7 +45,7 @@ class Tree:
             with os.scandir(self.root / prefix) as opened:
                 entries = sorted(opened, key=lambda entry: entry.name)
         except OSError as error:
-            yield Item(prefix.rstrip("/"), "", f"folder not readable ({error.strerror or error!r})")
+            yield Item(prefix.rstrip("/"), "", f"folder not readable ({error.strerror or error})")
             return
         outputs = dict.fromkeys(taken, "the translation's own files")
         for entry in entries:

@@ -46,7 +46,7 @@ class Outputs:
         except Timeout:
             raise UserError(f"--output: another translation is writing to {self.root}; accepted when it ends") from None
         except OSError as error:
-            raise UserError(f"--output: {self.root} cannot be written to ({error.strerror or error!r})") from error
+            raise UserError(f"--output: {self.root} cannot be written to ({error.strerror or error})") from error
         done = [] if overwrite else [*self._journals("done"), self.root / MANIFEST]
         self._replace(MANIFEST, merged(entries(path, self.header) for path in done), heading=[self.header])
         for leftover in self.work.iterdir():

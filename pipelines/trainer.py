@@ -56,7 +56,7 @@ class Trainer:
         self.test_source, self.test_target = self._samplers("test", data_root)
         self._check_batch()
         torch.manual_seed(key(config.seed, "weights"))
-        model = build_model(config).to(self.accelerator.device).to(memory_format=torch.channels_last)
+        model = build_model(config).to(self.accelerator.device)
         self.ema = averaged(model, config.train.ema).eval() if config.train.ema else None
         self.bare = model
         self.optimizer = torch.optim.Adam(model.parameters(), lr=config.train.lr)

@@ -88,7 +88,7 @@ def one_file(translator: Translator, options: TranslateOptions) -> int:
         path.parent.mkdir(parents=True, exist_ok=True)
         weights.write_aside(path, data)
     except OSError as error:
-        raise UserError(f"--output: {path} cannot be written ({error.strerror or error!r})") from error
+        raise UserError(f"--output: {path} cannot be written ({error.strerror or error})") from error
     log.info("%s; NFE %d%s", path, translator.pipeline.evaluations, "; first frame only" if loaded.animated else "")
     return 0
 

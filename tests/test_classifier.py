@@ -150,7 +150,7 @@ def test_it_is_trained_once_and_then_loaded_the_same(
 def test_the_file_says_what_it_is(kept: Path, untrainable: None) -> None:
     with safe_open(the_file(kept), "pt") as opened:
         told = opened.metadata()
-    assert (told["channels"], told["classes"]) == ("1", "10")
+    assert (told["shape"], told["classes"]) == ("[1, 28, 28]", "10")
     assert float(told["accuracy"]) == trained(kept)[1]
 
 
@@ -201,7 +201,7 @@ def test_a_broken_or_foreign_file_is_refused_by_name_and_left(
 def test_a_classifier_of_other_channels_is_refused_by_name(kept: Path, untrainable: None, tmp_path: Path) -> None:
     file = tmp_path / "drawn-colours64.safetensors"
     file.write_bytes(the_file(kept).read_bytes())
-    with pytest.raises(UserError, match=f"{file.name}.*found 1 channels, accepted: 3"):
+    with pytest.raises(UserError, match=f"{file.name}.*found images of shape .*accepted"):
         trained(tmp_path, DrawnColoursConfig(count=64), (3, 32, 32))
 
 

@@ -205,7 +205,7 @@ def test_samples_are_a_function_of_the_seed(name: str, pipeline: Callable[..., P
     first = sample(0, 256, global_seed=1)
     assert first.shape == (5, *carrier.config.shape)
     assert torch.equal(sample(0, 256, global_seed=2), first)
-    torch.testing.assert_close(sample(0, 2, global_seed=3), first, rtol=0, atol=5e-6)
+    torch.testing.assert_close(sample(0, 2, global_seed=3), first, rtol=0, atol=2e-5)
     assert (sample(1, 256, global_seed=1) - first).abs().mean() > 0.01
 
 

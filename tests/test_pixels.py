@@ -196,7 +196,9 @@ def test_the_thinnest_images_keep_at_least_a_line(size: tuple[int, int], tmp_pat
 
 
 def test_whatever_a_decoder_raises_is_told_with_the_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(path: Path) -> None:
+    (tmp_path / "x.png").write_bytes(b"some")
+
+    def broken(*given: object, **options: object) -> None:
         raise SyntaxError("broken PNG file")
 
     monkeypatch.setattr(Image, "open", broken)
