@@ -33,7 +33,7 @@ class Tree:
     reserved: Iterable[str] = ()
     """Names at the top of the outputs that no image may take."""
     passed_over: Counter[str] = field(default_factory=Counter)
-    """What lay there too, by the last walk: "links", "other files"."""
+    """What lay there too, by the last walk: "link", "other file"."""
 
     def walk(self) -> Iterator[Item]:
         """In the order of `order`. Raises UserError where two outputs would have one name."""
@@ -59,15 +59,15 @@ class Tree:
                     yield first
                     yield from inside
             elif not entry.name.lower().endswith(IMAGE_ENDINGS):
-                self.passed_over["other files"] += 1
+                self.passed_over["other file"] += 1
             elif entry.is_symlink() and not self._leads_inside(entry):
-                self.passed_over["links"] += 1
+                self.passed_over["link"] += 1
             elif entry.is_file():
                 output = self.output_of(entry.name)
                 self._claim(outputs, output, name)
                 yield Item(name, prefix + output)
             else:
-                self.passed_over["other files"] += 1
+                self.passed_over["other file"] += 1
 
     def output_of(self, name: str) -> str:
         return (name if self.keep_ending else name.rpartition(".")[0]) + ".png"

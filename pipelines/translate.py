@@ -128,8 +128,10 @@ def summarise(counts: Counter[str], pipeline: Pipeline, tree: Tree, output: Path
     speed = f" at {counts['translated'] / seconds:.1f} images/s" if counts["translated"] else ""
     told = [f"{counts['translated']:,} translated{speed}, NFE {pipeline.evaluations}"]
     told += [f"{counts[what]:,} {what}" for what in ("already there", "failed") if counts[what]]
-    told += [f"{number:,} {what} passed over" for what, number in sorted(tree.passed_over.items())]
     log.info("%s: %s", output, "; ".join(told))
+    if tree.passed_over:
+        left = ", ".join(f"{number:,} {what}{'s' * (number > 1)}" for what, number in sorted(tree.passed_over.items()))
+        log.info("passed over: %s", left)
     if counts["animated"]:
         log.info("%s held several frames: the first was translated", f"{counts['animated']:,}")
     if counts["failed"]:
