@@ -143,7 +143,7 @@ def parse_train(argv: Sequence[str]) -> TrainOptions:
     peek = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     peek.add_argument("--pipeline", default="")
     peek.add_argument("--quick", action="store_true")
-    for name in PARTS:
+    for name in [*PARTS, "source.root", "target.root"]:
         peek.add_argument(f"--{name}")
     try:
         seen, _ = peek.parse_known_args(argv)
@@ -154,6 +154,9 @@ def parse_train(argv: Sequence[str]) -> TrainOptions:
     for name, kinds in PARTS.items():
         if (kind := getattr(seen, name)) is not None:
             config = replace(config, **{name: pick(f"--{name}", kind, kinds)()})
+    for name in ("source", "target"):  # a folder that is named needs no stand-in
+        if (root := getattr(seen, f"{name}.root")) and hasattr(part := getattr(config, name), "root"):
+            config = replace(config, **{name: replace(part, root=root)})
     config = quick(config) if seen.quick else config
     return parse(TrainOptions, argv, "train", default=TrainOptions(pipeline=seen.pipeline, config=config))
 

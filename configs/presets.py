@@ -12,6 +12,7 @@ from configs.schema import (
     DrawnGarmentsConfig,
     FashionMnistConfig,
     GaussianConfig,
+    ImageFolderConfig,
     MLPConfig,
     MnistConfig,
     MoonsConfig,
@@ -157,6 +158,17 @@ PIPELINES: dict[str, Config] = {
             train=COLOUR,
         ),
         Config(
+            name="folders",
+            summary="your own images: --source.root A --target.root B, in pairs by name with --coupling given",
+            source=ImageFolderConfig(),
+            target=ImageFolderConfig(),
+            model=AttentionUNetConfig(
+                widths=(32, 64, 128, 128), middle=128, attention=(False, False, True), time_scale=1000.0
+            ),
+            shape=(3, 64, 64),
+            train=TrainConfig(epochs=100, batch_size=64, lr=3e-4, warmup_steps=200, show_epochs=10),
+        ),
+        Config(
             name="moons",
             summary="a Gaussian in the plane becomes two moons; --path linear or cosine",
             source=GaussianConfig(),
@@ -182,15 +194,21 @@ STAND_INS: dict[str, SamplerConfig] = {
     "fashion-mnist": DrawnGarmentsConfig(),
     "cifar10": DrawnColoursConfig(),
     "svhn": DrawnColoursConfig(),
+    "image-folder": DrawnColoursConfig(),
 }
+
+
+def stand_in(sampler: SamplerConfig) -> SamplerConfig:
+    """What needs no files: for data sets, and for a folder that was not named."""
+    return sampler if getattr(sampler, "root", "") else STAND_INS.get(sampler.kind, sampler)
 
 
 def quick(config: Config) -> Config:
     """The same pipeline for about a minute on 2 CPU cores: drawn stand-ins, and a budget of time, not of epochs."""
     return replace(
         config,
-        source=STAND_INS.get(config.source.kind, config.source),
-        target=STAND_INS.get(config.target.kind, config.target),
+        source=stand_in(config.source),
+        target=stand_in(config.target),
         solver=replace(config.solver, steps=min(config.solver.steps, 50)),
         train=replace(config.train, minutes=1.0, batch_size=32, ema=0.99, show_epochs=0, checkpoint_epochs=0),
     )

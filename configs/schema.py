@@ -144,6 +144,21 @@ class NoisyConfig(Checked):
     """σ where black is 0 and white is 1, as published."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class ImageFolderConfig(Checked):
+    """Your own images: a folder of files, whose sub-folders name classes if all images lie in one."""
+
+    kind: str = field(default="image-folder", init=False)
+    root: str = ""
+    """The folder."""
+    resize: Literal["fit", "fill", "stretch", "none"] = "fit"
+    """How an image comes to the pipeline's size: all of it with a border, its middle, distorted, or only if it fits."""
+    background: str = "black"
+    """Colour under transparent images and of borders: a name such as white, or #rrggbb."""
+    cache_mb: Annotated[int, Range(0)] = 2048
+    """Decoded images up to this many MB are kept in memory; more are decoded again each epoch, by worker processes."""
+
+
 SamplerConfig = (
     GaussianConfig
     | GaussianRingConfig
@@ -156,6 +171,7 @@ SamplerConfig = (
     | DrawnGarmentsConfig
     | DrawnColoursConfig
     | NoisyConfig
+    | ImageFolderConfig
 )
 
 # --- networks -----------------------------------------------------------------------------------------
@@ -288,6 +304,8 @@ class Config(Checked):
     """What the network predicts: dx_t/dt, x0 (the noise ε where the source is Gaussian) or x1 (the clean image)."""
     coupling: Literal["independent", "given"] = "independent"
     """Which source sample is paired with which target sample: any, or its own."""
+    allow_unmatched: bool = False
+    """Of two image folders with the coupling given: leave out what has no partner of its name, instead of refusing."""
     solver: SolverConfig = field(default_factory=SolverConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     seed: int = 0

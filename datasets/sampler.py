@@ -43,25 +43,26 @@ class InMemory:
     """Images held as uint8 on the device, gathered there. Each epoch is a permutation: every image once.
 
     Batch `step` is samples step·count … (step+1)·count of one sequence, whatever the count.
-    images: uint8 [N, C, H, W]; labels: int64 [N].
+    images: uint8 [N, C, H, W]; labels: int64 [N], or None.
     """
 
-    def __init__(self, images: Tensor, labels: Tensor, *, classes: int, device: torch.device) -> None:
-        self.images, self.labels = images.to(device), labels.to(device)
+    def __init__(self, images: Tensor, labels: Tensor | None, *, classes: int, device: torch.device) -> None:
+        self.images, self.labels = images.to(device), None if labels is None else labels.to(device)
         self.shape, self.classes, self.size = tuple(images.shape[1:]), classes, len(images)
 
     def draw(self, count: int, *, seed: int, step: int) -> Batch:
-        chosen = self._indices(step * count, (step + 1) * count, seed)
-        return Batch(to_images(self.images[chosen]), self.labels[chosen])
+        chosen = order_of(self.size, self.images.device, step * count, (step + 1) * count, seed)
+        return Batch(to_images(self.images[chosen]), None if self.labels is None else self.labels[chosen])
 
-    def _indices(self, start: int, stop: int, seed: int) -> Tensor:
-        """Of samples start … stop of the stream; epoch e is samples e·size … (e+1)·size."""
-        parts = []
-        for epoch in range(start // self.size, (stop - 1) // self.size + 1):
-            order = permutation(self.size, self.images.device, seed, "epoch", epoch)
-            first = epoch * self.size
-            parts.append(order[max(start - first, 0) : stop - first])
-        return torch.cat(parts)
+
+def order_of(size: int, device: torch.device, start: int, stop: int, seed: int) -> Tensor:
+    """Samples start … stop of the stream over `size` items: int64 indices. Epoch e is e·size … (e+1)·size."""
+    parts = []
+    for epoch in range(start // size, (stop - 1) // size + 1):
+        order = permutation(size, device, seed, "epoch", epoch)
+        first = epoch * size
+        parts.append(order[max(start - first, 0) : stop - first])
+    return torch.cat(parts)
 
 
 class Noisy:

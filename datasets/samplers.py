@@ -6,11 +6,13 @@ from typing import Any, Literal, NamedTuple
 from urllib.error import URLError
 
 import torch
+import torch.nn.functional as F
 import torchvision
 from torch import Tensor
 
-from configs.schema import Config, NoisyConfig, SamplerConfig, UserError
+from configs.schema import Config, ImageFolderConfig, NoisyConfig, SamplerConfig, UserError
 from datasets.drawn import draw_colours, draw_digits, draw_garments
+from datasets.folders import image_folder, partners
 from datasets.sampler import InMemory, Noisy, Sampler
 from datasets.toys import Gaussian, GaussianRing, Moons
 
@@ -24,6 +26,8 @@ class Place(NamedTuple):
     data_root: Path
     split: Split
     device: torch.device
+    only: frozenset[str] | None = None
+    """Of image folders: the stems of the images that have a partner."""
 
 
 def published(name: str, where: str, load: Callable[[Path, bool], tuple[Any, Any]], place: Place) -> InMemory:
@@ -62,6 +66,8 @@ def load_svhn(root: Path, train: bool) -> tuple[Any, Any]:
 def drawn(draw: Callable[[int, int], tuple[Tensor, Tensor]], count: int, place: Place) -> InMemory:
     images, labels = draw(count, {"train": 0, "test": 1}[place.split])
     images = images if images.ndim == 4 else images[:, None]
+    if images.shape[1] == 3 and len(place.shape) == 3:  # the colours stand in for pictures of any size
+        images = F.interpolate(images, size=place.shape[1:])
     return InMemory(images, labels, classes=10, device=place.device)
 
 
@@ -78,36 +84,52 @@ SAMPLERS: dict[str, Callable[[Any, Place], Sampler]] = {
     "drawn-digits": lambda c, place: drawn(draw_digits, c.count, place),
     "drawn-garments": lambda c, place: drawn(draw_garments, c.count, place),
     "drawn-colours": lambda c, place: drawn(draw_colours, c.count, place),
+    "image-folder": lambda c, place: image_folder(c, place.shape, place.split, place.device, place.only),
 }
 
 
 def build_sampler(
-    config: SamplerConfig, shape: tuple[int, ...], *, data_root: Path, split: Split, device: torch.device
+    config: SamplerConfig,
+    shape: tuple[int, ...],
+    *,
+    data_root: Path,
+    split: Split,
+    device: torch.device,
+    only: frozenset[str] | None = None,
 ) -> Sampler:
-    """The sampler that `config` describes. Raises UserError if the data is not there or not of `shape`."""
+    """The sampler that `config` describes. Raises UserError if the data is not there or not of `shape`.
+
+    only: of an image folder, the relative paths without endings that it is left at.
+    """
     if isinstance(config, NoisyConfig):
         raise UserError("noisy: found as a target, accepted is as a source: it is made of the target's images")
-    sampler = SAMPLERS[config.kind](config, Place(tuple(shape), Path(data_root), split, device))
+    sampler = SAMPLERS[config.kind](config, Place(tuple(shape), Path(data_root), split, device, only))
     if tuple(sampler.shape) != tuple(shape):
         raise UserError(f"{config.kind} gives samples of shape {sampler.shape}, the pipeline's shape is {shape}")
     return sampler
 
 
 def build_source(
-    config: Config, *, data_root: Path, split: Split, device: torch.device, target: Sampler | None = None
+    config: Config,
+    *,
+    data_root: Path,
+    split: Split,
+    device: torch.device,
+    target: Sampler | None = None,
+    only: frozenset[str] | None = None,
 ) -> Sampler:
     """A pipeline's source. target: saves it from loading that again, where the source is made of it."""
+    place: Any = {"data_root": data_root, "split": split, "device": device}
     if isinstance(config.source, NoisyConfig):
-        if target is None:
-            target = build_sampler(config.target, config.shape, data_root=data_root, split=split, device=device)
-        return Noisy(target, config.source.sigma)
-    return build_sampler(config.source, config.shape, data_root=data_root, split=split, device=device)
+        return Noisy(target or build_sampler(config.target, config.shape, **place), config.source.sigma)
+    return build_sampler(config.source, config.shape, **place, only=only)
 
 
 def build_samplers(config: Config, *, data_root: Path, split: Split, device: torch.device) -> tuple[Sampler, Sampler]:
     """A pipeline's source and target. Raises UserError as `build_sampler` does, and where they do not go together."""
-    target = build_sampler(config.target, config.shape, data_root=data_root, split=split, device=device)
-    source = build_source(config, data_root=data_root, split=split, device=device, target=target)
+    place: Any = {"data_root": data_root, "split": split, "device": device, "only": common_stems(config)}
+    target = build_sampler(config.target, config.shape, **place)
+    source = build_source(config, **place, target=target)
     if config.classes and target.classes != config.classes:
         raise UserError(f"{config.target.kind} has {target.classes} classes, the pipeline has {config.classes}")
     if config.coupling == "given" and source.size != target.size:
@@ -116,3 +138,13 @@ def build_samplers(config: Config, *, data_root: Path, split: Split, device: tor
             f"{config.target.kind}, accepted are as many of both"
         )
     return source, target
+
+
+def common_stems(config: Config) -> frozenset[str] | None:
+    """Of two folders whose images come in pairs: what both have."""
+    source, target = config.source, config.target
+    if config.coupling != "given" or not (
+        isinstance(source, ImageFolderConfig) and isinstance(target, ImageFolderConfig)
+    ):
+        return None
+    return partners(source, target, allow_unmatched=config.allow_unmatched)

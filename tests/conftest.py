@@ -19,14 +19,16 @@ DRAWN = {
     "fashion-mnist": DrawnGarmentsConfig(count=64),
     "cifar10": DrawnColoursConfig(count=64),
     "svhn": DrawnColoursConfig(count=64),
+    "image-folder": DrawnColoursConfig(count=64),
 }
 
-# The least of each network's own options that still leaves all of its parts.
+# The least of each network's own options that still leaves all of its parts, and of one pipeline's.
 SMALL: dict[str, dict[str, Any]] = {
     "practical-unet": {"width": 4},
     "course-unet": {"width": 4},
     "attention-unet": {"widths": (16, 32, 64), "middle": 32},
     "mlp": {"width": 8},
+    "folders": {"widths": (16, 32, 32, 32)},
 }
 
 
@@ -37,7 +39,7 @@ def tiny() -> Callable[..., Config]:
     def make(name: str, **changes: Any) -> Config:
         config = PIPELINES[name]
         source, target = (DRAWN.get(part.kind, part) for part in (config.source, config.target))
-        model = replace(config.model, **SMALL[config.model.kind])
+        model = replace(config.model, **{**SMALL[config.model.kind], **SMALL.get(name, {})})
         return replace(config, **{"source": source, "target": target, "model": model, **changes})
 
     return make
