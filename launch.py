@@ -17,6 +17,7 @@ verbs
   sample      draw new images from a trained pipeline
   translate   translate an image file or a folder of them
   report      write a lab report of a run: pictures, figures, explanations
+  export      write weights to be shared, on the Hugging Face hub or with diffusers
   list        the pipelines by name, and which are trained here
 
 first steps
@@ -72,6 +73,16 @@ def report(argv: Sequence[str]) -> int:
     return run(options, folder)
 
 
+def export(argv: Sequence[str]) -> int:
+    from configs.cli import ExportOptions, parse, trained_folder
+
+    options = parse(ExportOptions, argv, "export")
+    folder = trained_folder(options.pipeline)
+    from pipelines.export import run
+
+    return run(options, folder)
+
+
 def list_pipelines(argv: Sequence[str]) -> int:
     from configs.listing import table
 
@@ -84,6 +95,7 @@ VERBS: dict[str, Callable[[Sequence[str]], int]] = {
     "sample": sample,
     "translate": translate,
     "report": report,
+    "export": export,
     "list": list_pipelines,
 }
 

@@ -59,7 +59,7 @@ class UseOptions:
     """What the verbs that use a trained pipeline share."""
 
     pipeline: str
-    """A name from `list` that was trained here, or a folder with its weights."""
+    """A name from `list` that was trained here, a folder with weights, or their user/name on the Hugging Face hub."""
     steps: int | None = None
     """Solver steps; None: as the pipeline says."""
     solver: str | None = None
@@ -138,6 +138,22 @@ class ReportOptions:
     """Folder of the data sets."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class ExportOptions:
+    """Write a folder of weights to be shared, or one that another library loads."""
+
+    pipeline: str
+    """A name from `list` that was trained here, or a folder with its weights."""
+    output: Path
+    """The folder to write."""
+    format: Literal["flowferry", "diffusers"] = "flowferry"
+    """flowferry: weights, configuration and a model card; diffusers: for DiffusionPipeline.from_pretrained."""
+    push: str | None = None
+    """Also upload it as this user/name of the Hugging Face hub."""
+    private: bool = False
+    """Make a repository there that only you can see."""
+
+
 def parse_train(argv: Sequence[str]) -> TrainOptions:
     """The options of `train`: the named configuration, with its parts swapped, then overridden field by field."""
     peek = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
@@ -173,12 +189,16 @@ def named_config(pipeline: str) -> Config:
 
 
 def trained_folder(pipeline: str) -> Path:
-    """The folder with the weights of a named pipeline, or the folder itself."""
+    """The folder with the weights of a named pipeline, the folder itself, or a copy of a hub's user/name."""
     folder = RUNS / pipeline if pipeline in PIPELINES else Path(pipeline)
     if not folder.is_dir():
         if pipeline in PIPELINES:
             raise UserError(f"no weights in {folder}: train them first with launch.py --pipeline {pipeline}")
-        raise unknown_pipeline(pipeline, "the folder of a run")
+        if pipeline.count("/") != 1 or folder.parent.is_dir():  # not like the user/name of a hub
+            raise unknown_pipeline(pipeline, "the folder of a run, or the user/name of weights on the hub")
+        from pipelines.hub import local
+
+        return local(pipeline)
     return folder
 
 

@@ -1,8 +1,9 @@
 """A pipeline: a network, its path, what it predicts there, and what can be done with the velocity that follows."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from configs.schema import Config, UserError
 from datasets import build_source
 from datasets.keyed import key, normal_rows
 from models import build_model
-from pipelines import weights
+from pipelines import hub, weights
 from pipelines.guidance import guide
 from pipelines.paths import PATHS, PREDICTIONS
 from pipelines.solvers import SOLVERS, Velocity, trajectory, uniform_grid
@@ -200,13 +201,31 @@ class Pipeline:
         """Writes `config.json` and `model.safetensors` with metadata that describes itself into `folder`."""
         weights.save(Path(folder), self.config, self.model.state_dict(), step=step)
 
+    def push_to_hub(
+        self,
+        name: str,
+        *,
+        results: Mapping[str, float] | None = None,
+        private: bool = False,
+        token: str | None = None,
+    ) -> str:
+        """Uploads weights, configuration and a model card with the `results` as "user/name" of the Hugging Face hub.
+
+        token: None takes the one of `hf auth login`. Returns the address. Raises UserError where that fails.
+        """
+        with TemporaryDirectory() as folder:
+            self.save_pretrained(folder)
+            weights.write_aside(Path(folder, hub.CARD), hub.card(self.config, results or {}, name).encode())
+            return hub.push(Path(folder), name, private=private, token=token)
+
     @classmethod
     def from_pretrained(cls, folder: Path | str, *, device: torch.device | str | None = None) -> "Pipeline":
         """The pipeline saved in `folder`, a run's or its `model/`, ready to use on `device` (a GPU if there is one).
 
-        Raises UserError where there are no weights, or where they do not fit the configuration beside them.
+        "user/name" is fetched from the Hugging Face hub if it is no folder here. Raises UserError where there are no
+        weights, or where they do not fit the configuration beside them.
         """
-        config, tensors = weights.load(Path(folder))
+        config, tensors = weights.load(hub.local(folder))
         pipeline = cls(config)
         weights.load_strictly(pipeline.model, tensors, what=str(folder))
         if device is None:

@@ -1,0 +1,94 @@
+"""Weights that travel: to and from the Hugging Face hub, as safetensors and JSON with a model card. No pickle."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from huggingface_hub import HfApi, ModelCard, ModelCardData, snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+from configs.schema import Config, UserError
+from pipelines import weights
+
+NAME = re.compile(r"[\w.-]+/[\w.-]+")
+CARD = "README.md"
+
+
+def local(name: Path | str) -> Path:
+    """The folder of that name, or a copy of the hub's "user/name"; of a repository there, two files are fetched.
+
+    Raises UserError where there is neither.
+    """
+    folder = Path(name)
+    if folder.exists() or not NAME.fullmatch(str(name)):
+        return folder
+    try:
+        return Path(snapshot_download(str(name), allow_patterns=[weights.CONFIG, weights.WEIGHTS]))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise UserError(f"{name}: no such folder here, and the hub did not give it: {error}") from error
+
+
+def push(folder: Path, name: str, *, private: bool, token: str | None) -> str:
+    """Uploads a folder that `weights.save` and `card` made; returns its address. Raises UserError with the reason."""
+    if not NAME.fullmatch(name):
+        raise UserError(f"push: found {name!r}, accepted: user/name")
+    try:
+        hub = HfApi(token=token)
+        hub.create_repo(name, private=private, exist_ok=True)
+        done = hub.upload_folder(
+            repo_id=name,
+            folder_path=folder,
+            allow_patterns=[weights.CONFIG, weights.WEIGHTS, CARD],
+            commit_message=f"flowferry {weights.VERSION}",
+        )
+    except (HfHubHTTPError, OSError) as error:
+        raise UserError(f"push: {name} could not be written to: {error}") from error
+    return str(done.repo_url) if hasattr(done, "repo_url") else name
+
+
+def card(config: Config, results: Mapping[str, float], name: str) -> str:
+    """A model card: what it is, how to use it, how it was made, and what was measured of it."""
+    noise, labelled = config.source.kind == "gaussian", bool(config.classes)
+    data = ModelCardData(
+        library_name="flowferry",
+        pipeline_tag="unconditional-image-generation" if noise else "image-to-image",
+        tags=["flow-matching" if config.prediction == "velocity" else "diffusion", config.name],
+    )
+    asked = ", labels=torch.arange(16) % 10" if labelled else ""
+    call = f"pipe.sample(16{asked})" if noise else "pipe.translate(x)"
+    train, solver = config.train, config.solver
+    facts = {
+        "data": weights.DRAWN if config.drawn else f"{config.source.kind} → {config.target.kind}",
+        "network": f"{config.model.kind}, predicts the {config.prediction}",
+        "path, coupling": f"{config.path}, {config.coupling}",
+        "sampling": f"{solver.name}, {solver.steps} steps" + (f", guidance {solver.guidance:g}" if labelled else ""),
+        "training": f"at most {train.epochs} epochs, batch {train.batch_size}, Adam {train.lr:g}, {train.schedule}",
+        **{f"measured: {what}": f"{value:g}" for what, value in results.items()},
+    }
+    rows = "\n".join(f"| {what} | {fact} |" for what, fact in facts.items())
+    return str(ModelCard(CONTENT.format(yaml=data.to_yaml(), config=config, rows=rows, name=name, call=call)))
+
+
+CONTENT = """\
+---
+{yaml}
+---
+
+# {config.name}
+
+A flowferry pipeline: {config.summary}.
+
+| | |
+|---|---|
+{rows}
+
+`model.safetensors` holds the tensors, `config.json` what trains them again. Nothing here is a pickle.
+
+```python
+import torch
+from pipelines import Pipeline
+
+pipe = Pipeline.from_pretrained("{name}")
+images = {call}  # float [B, C, H, W] in [-1, 1], here {config.shape}
+```
+"""

@@ -1,0 +1,238 @@
+"""Weights that travel: to a hub and back through the real client library, and to diffusers."""
+
+import base64
+import json
+import os
+import pickle
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import launch
+from configs.schema import Config, UserError
+from pipelines import Pipeline, hub
+from pipelines.trainer import Trainer
+
+ROOT = Path(__file__).parents[1]
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+class Hub(BaseHTTPRequestHandler):
+    """As much of the hub's protocol as the client needs to create, commit, list and fetch. One repository."""
+
+    files: ClassVar[dict[str, bytes]] = {}
+    asked: ClassVar[list[str]] = []
+
+    def answer(self, body: bytes, kind: str = "application/json", **headers: str) -> None:
+        self.send_response(200)
+        for name, value in {"Content-Type": kind, "Content-Length": str(len(body)), **headers}.items():
+            self.send_header(name.replace("_", "-"), value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def tell(self, **what: object) -> None:
+        self.answer(json.dumps(what).encode())
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.asked.append(self.path)
+        if "/preupload/" in self.path:
+            paths = [file["path"] for file in json.loads(body)["files"]]
+            self.tell(files=[{"path": path, "uploadMode": "regular", "shouldIgnore": False} for path in paths])
+        elif "/commit/" in self.path:
+            for line in map(json.loads, body.splitlines()):
+                if line["key"] == "file":
+                    self.files[line["value"]["path"]] = base64.b64decode(line["value"]["content"])
+            self.tell(success=True, commitOid=COMMIT, commitUrl="http://hub/user/name/commit/0", hookOutput="")
+        elif self.path.endswith("/create"):
+            self.tell(url="http://hub/user/name", name="user/name", id="0")
+        else:
+            self.tell(errors=[], warnings=[])
+
+    def do_GET(self) -> None:
+        self.asked.append(self.path)
+        name = self.path.rpartition("/")[2]
+        if "/resolve/" in self.path and name in self.files:
+            headers = {"ETag": f'"{hash(self.files[name])}"', "X_Repo_Commit": COMMIT}
+            self.answer(self.files[name], "application/octet-stream", **headers)
+        elif self.path.startswith("/api/models/user/name"):
+            siblings = [{"rfilename": file} for file in self.files]
+            self.tell(id="user/name", sha=COMMIT, siblings=siblings, private=False, tags=[], downloads=0)
+        else:
+            self.send_error(404)
+
+    do_HEAD = do_GET
+
+    def log_message(self, *given: object) -> None:
+        pass
+
+
+@pytest.fixture
+def a_hub(tmp_path: Path) -> Iterator[dict[str, str]]:
+    """The environment in which huggingface_hub talks to a hub of ours."""
+    Hub.files, Hub.asked = {}, []
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    address = f"http://127.0.0.1:{server.server_address[1]}"
+    yield {"HF_ENDPOINT": address, "HF_HOME": str(tmp_path / "cache"), "HF_TOKEN": "hf_x", "HF_HUB_DISABLE_XET": "1"}
+    server.shutdown()
+
+
+def python(code: str, environment: dict[str, str], *argv: object) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", code, *map(str, argv)],
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+THERE_AND_BACK = """
+import sys, torch
+from pipelines import Pipeline
+mine = Pipeline.from_pretrained(sys.argv[1])
+print(mine.push_to_hub("user/name", results={"held-out loss": 0.125}))
+theirs = Pipeline.from_pretrained("user/name")
+assert theirs.config == mine.config
+mine, theirs = mine.model.state_dict(), theirs.model.state_dict()
+assert mine.keys() == theirs.keys() and all(torch.equal(mine[name], theirs[name]) for name in mine)
+import launch
+assert launch.main(["sample", "--pipeline", "user/name", "--count", "2", "--output", sys.argv[2]]) == 0
+"""
+
+
+def test_weights_go_to_a_hub_and_come_back(tiny: Callable[..., Config], a_hub: dict[str, str], tmp_path: Path) -> None:
+    config = tiny("noise2mnist-cfg")
+    Pipeline(replace(config, solver=replace(config.solver, steps=1))).save_pretrained(tmp_path / "mine")
+    Hub.files["payload.pkl"] = pickle.dumps("anything")
+    python(THERE_AND_BACK, a_hub, tmp_path / "mine", tmp_path / "sampled")
+    assert Hub.files.keys() == {"payload.pkl", "config.json", "model.safetensors", "README.md"}
+    fetched = [path for path in Hub.asked if "/resolve/" in path]
+    assert fetched and not [path for path in fetched if "payload" in path or "README" in path]
+    card = Hub.files["README.md"].decode()
+    assert card.startswith("---\nlibrary_name: flowferry")
+    for told in ("course-unet", "drawn stand-ins", "measured: held-out loss | 0.125", 'from_pretrained("user/name")'):
+        assert told in card
+    assert len(list((tmp_path / "sampled").glob("*.png"))) == 3
+
+
+def test_what_no_hub_has_is_refused_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def offline(*given: object, **options: object) -> None:
+        raise OSError("no network")
+
+    monkeypatch.setattr(hub, "snapshot_download", offline)
+    with pytest.raises(UserError, match=r"someone/weights: no such folder here.*no network"):
+        Pipeline.from_pretrained("someone/weights")
+    with pytest.raises(UserError, match="no weights in no-such-folder"):
+        Pipeline.from_pretrained("no-such-folder")
+    assert launch.main("sample --pipeline someone/weights".split()) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    with pytest.raises(UserError, match="user/name"):
+        hub.push(Path(), "../elsewhere/x", private=False, token=None)
+
+
+def test_export_writes_a_run_s_weights_and_a_card_with_what_was_measured(
+    tiny: Callable[..., Config], tmp_path: Path
+) -> None:
+    config = tiny("fashion2mnist")
+    train = replace(config.train, max_steps=3, batch_size=8, threads=1)
+    Trainer(
+        replace(config, train=train, solver=replace(config.solver, steps=2)), tmp_path / "run", data_root=Path()
+    ).run()
+    assert launch.main(["export", "--pipeline", str(tmp_path / "run"), "--output", str(tmp_path / "out")]) == 0
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"config.json", "model.safetensors", "README.md"}
+    one, other = (load_file(folder / "model.safetensors") for folder in (tmp_path / "run" / "model", tmp_path / "out"))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    measured = [
+        json.loads(line)["eval/loss"] for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1:]
+    ]
+    assert f"held-out loss | {measured[0]:g} |" in (tmp_path / "out" / "README.md").read_text()
+    Pipeline.from_pretrained(tmp_path / "out")
+
+
+# --- diffusers ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name, steps",
+    [("noise2mnist", 7), ("noise2mnist-cfg", 5), ("noise2cifar", 3), ("ddpm-mnist", 300), ("ddpm-mnist", 20)],
+)
+def test_diffusers_runs_an_exported_pipeline_to_our_images(
+    name: str, steps: int, tiny: Callable[..., Config], tmp_path: Path
+) -> None:
+    """From the same noise, and with the same noise added on the way."""
+    from diffusers import DiffusionPipeline
+
+    config = tiny(name)
+    config = replace(config, solver=replace(config.solver, steps=300 if name == "ddpm-mnist" else steps))
+    torch.manual_seed(1)
+    mine = Pipeline(config)
+    mine.save_pretrained(tmp_path / "mine")
+    argv = ["export", "--format", "diffusers", "--pipeline", tmp_path / "mine", "--output", tmp_path / "theirs"]
+    assert launch.main(list(map(str, argv))) == 0
+    theirs = DiffusionPipeline.from_pretrained(tmp_path / "theirs")
+    theirs.set_progress_bar_config(disable=True)
+    found = theirs(
+        batch_size=1, num_inference_steps=steps, generator=torch.Generator().manual_seed(3), output_type="pt"
+    ).images
+    g = torch.Generator().manual_seed(3)
+    x0 = torch.randn(1, *config.shape, generator=g)
+    expected = ours(mine.using(steps=steps), x0, g)
+    torch.testing.assert_close(found, (expected / 2 + 0.5).clamp(0, 1), rtol=0, atol=2e-4)
+    assert expected.std() > 0.1
+
+
+def ours(pipeline: Pipeline, x: torch.Tensor, g: torch.Generator) -> torch.Tensor:
+    """Our solver's steps, with noise from `g`."""
+    from pipelines.solvers import SOLVERS, trajectory, uniform_grid
+
+    pipeline.model.eval()
+    step = SOLVERS[pipeline.config.solver.name].step(pipeline.path, lambda x: torch.randn(x.shape, generator=g))
+    grid = uniform_grid(pipeline.config.solver.steps, device=torch.device("cpu"))
+    with torch.no_grad():
+        *_, end = trajectory(step, pipeline.velocity(len(x), None), x, grid)
+    return end
+
+
+def test_an_exported_network_is_guided_where_it_is_told_classes(tiny: Callable[..., Config], tmp_path: Path) -> None:
+    from diffusers import DiffusionPipeline
+
+    torch.manual_seed(1)
+    mine = Pipeline(tiny("noise2mnist-cfg"))
+    mine.save_pretrained(tmp_path / "mine")
+    argv = ["export", "--format", "diffusers", "--pipeline", tmp_path / "mine", "--output", tmp_path / "theirs"]
+    assert launch.main(list(map(str, argv))) == 0
+    network = DiffusionPipeline.from_pretrained(tmp_path / "theirs").unet
+    x, labels = torch.randn(4, 1, 28, 28), torch.arange(4)
+    mine.model.eval()
+    with torch.no_grad():
+        found = network(x, 25.0, class_labels=labels).sample
+        expected = mine.velocity(4, labels)(x, torch.tensor(0.5))
+    torch.testing.assert_close(found, -expected)
+
+
+@pytest.mark.parametrize("name", ["fashion2mnist", "moons", "denoise-noise"])
+def test_what_diffusers_has_no_pipeline_for_is_refused(
+    name: str, tiny: Callable[..., Config], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Pipeline(tiny(name)).save_pretrained(tmp_path / "mine")
+    argv = ["export", "--format", "diffusers", "--pipeline", tmp_path / "mine", "--output", tmp_path / "theirs"]
+    assert launch.main(list(map(str, argv))) == 2
+    assert "accepted" in capsys.readouterr().err
+    assert not (tmp_path / "theirs").exists()
