@@ -101,7 +101,7 @@ VERBS: dict[str, Callable[[Sequence[str]], int]] = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one verb; returns the exit code: 2 for what the user can put right."""
+    """Runs one verb; returns the exit code: 2 for what the user can put right, 130 after Ctrl-C."""
     argv = list(sys.argv[1:] if argv is None else argv)
     if argv in ([], ["-h"], ["--help"]):
         print(USAGE, end="")
@@ -113,6 +113,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if verb not in VERBS:
             raise UserError(f"unknown verb {verb!r}; accepted: {', '.join(VERBS)}")
         return VERBS[verb](argv)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
     except UserError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2

@@ -17,8 +17,7 @@ because after the first small one the input is no longer independent of where th
 A schedule lowers the learning rate so that the weights stop jumping about their optimum. A constant rate gets the same
 in two other ways: it is half the scheduled one's first rate, so that the jumps are smaller, and what is shown is an
 exponential moving average of the weights, in which the jumps of the last thousand steps cancel. The evidence is in the
-two held-out losses above: how much lower the averaged weights' is than the last step's says how much of the work of a
-schedule the average does. Five more epochs make up for the slower start.""",
+two held-out losses above: what the average takes off the loss of the last step's weights, under either rate.""",
     "gaussian2d": """\
 x0 and x1 are independent with variance 1 in each coordinate, so that x_t = α·x0 + β·x1 has variance α² + β². On the
 linear path that is (1 − t)² + t², which dips to ½ at t = ½; on the cosine path it is cos² + sin² = 1 throughout. The

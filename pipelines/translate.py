@@ -76,6 +76,9 @@ def settings(options: TranslateOptions, pipeline: Pipeline, folder: Path) -> Ent
 def one_file(translator: Translator, options: TranslateOptions) -> int:
     """A file into a file, or into a folder that is there. No manifest: it is always done."""
     source, output = options.input, options.output
+    for name in ("sheet", "gif", "html", "suffix"):
+        if getattr(options, name):
+            raise UserError(f"--{name}: found the one file {source}, accepted is a folder of images")
     path = output / f"{source.stem}.png" if output.is_dir() else output.with_suffix(".png")
     if path.resolve() == source.resolve():
         raise UserError(f"--output: {path} is the input itself; accepted is another file")

@@ -259,6 +259,7 @@ def test_what_makes_no_sense_is_refused(trained: Path, tmp_path: Path, capsys: p
     assert "--batch-size" in refused(capsys, trained, folder, out, "--batch-size", "0")
     assert "labels" in refused(capsys, trained, folder, out, "--labels", "3")
     assert "input itself" in refused(capsys, trained, folder / "0" / "0.png", folder / "0" / "0.png")
+    assert "--gif" in refused(capsys, trained, folder / "0" / "0.png", tmp_path / "x.png", "--gif")
     (tmp_path / "file").write_text("")
     assert "found the file" in refused(capsys, trained, folder, tmp_path / "file")
     assert not out.exists()
