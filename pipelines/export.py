@@ -100,7 +100,8 @@ USE = """\
 # {name}, for diffusers
 
 ```python
-from diffusers import DiffusionPipeline  # pip install diffusers flowferry
+import pipelines.diffusers_network  # of flowferry: diffusers imports no module because a folder names it
+from diffusers import DiffusionPipeline  # pip install diffusers
 
 pipe = DiffusionPipeline.from_pretrained("{out}")
 images = pipe(batch_size=16, num_inference_steps={steps}).images

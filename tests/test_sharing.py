@@ -15,11 +15,13 @@ from typing import ClassVar
 
 import pytest
 import torch
+from diffusers import DiffusionPipeline
 from safetensors.torch import load_file
 
 import launch
 from configs.schema import Config, UserError
 from pipelines import Pipeline, hub
+from pipelines.diffusers_network import FlowferryNetwork
 from pipelines.trainer import Trainer
 
 ROOT = Path(__file__).parents[1]
@@ -31,6 +33,10 @@ class Hub(BaseHTTPRequestHandler):
 
     files: ClassVar[dict[str, bytes]] = {}
     asked: ClassVar[list[str]] = []
+
+    @property
+    def address(self) -> str:
+        return f"http://{self.headers['Host']}/user/name"
 
     def answer(self, body: bytes, kind: str = "application/json", **headers: str) -> None:
         self.send_response(200)
@@ -53,9 +59,14 @@ class Hub(BaseHTTPRequestHandler):
             for line in map(json.loads, body.splitlines()):
                 if line["key"] == "file":
                     self.files[line["value"]["path"]] = base64.b64decode(line["value"]["content"])
-            self.tell(success=True, commitOid=COMMIT, commitUrl="http://hub/user/name/commit/0", hookOutput="")
+            self.tell(
+                success=True,
+                commitOid=COMMIT,
+                commitUrl=f"http://{self.headers['Host']}/user/name/commit/{COMMIT}",
+                hookOutput="",
+            )
         elif self.path.endswith("/create"):
-            self.tell(url="http://hub/user/name", name="user/name", id="0")
+            self.tell(url=self.address, name="user/name", id="0")
         else:
             self.tell(errors=[], warnings=[])
 
@@ -65,6 +76,9 @@ class Hub(BaseHTTPRequestHandler):
         if "/resolve/" in self.path and name in self.files:
             headers = {"ETag": f'"{hash(self.files[name])}"', "X_Repo_Commit": COMMIT}
             self.answer(self.files[name], "application/octet-stream", **headers)
+        elif "/tree/" in self.path:
+            files = [{"type": "file", "path": n, "size": len(d), "oid": str(hash(d))} for n, d in self.files.items()]
+            self.answer(json.dumps(files).encode())
         elif self.path.startswith("/api/models/user/name"):
             siblings = [{"rfilename": file} for file in self.files]
             self.tell(id="user/name", sha=COMMIT, siblings=siblings, private=False, tags=[], downloads=0)
@@ -171,29 +185,33 @@ def test_export_writes_a_run_s_weights_and_a_card_with_what_was_measured(
 
 @pytest.mark.parametrize(
     "name, steps",
-    [("noise2mnist", 7), ("noise2mnist-cfg", 5), ("noise2cifar", 3), ("ddpm-mnist", 300), ("ddpm-mnist", 20)],
+    [
+        ("noise2mnist", 7),
+        ("noise2mnist-cfg", 5),
+        ("noise2cifar", 3),
+        ("ddpm-mnist", 300),
+    ],
 )
 def test_diffusers_runs_an_exported_pipeline_to_our_images(
     name: str, steps: int, tiny: Callable[..., Config], tmp_path: Path
 ) -> None:
     """From the same noise, and with the same noise added on the way."""
-    from diffusers import DiffusionPipeline
-
     config = tiny(name)
-    config = replace(config, solver=replace(config.solver, steps=300 if name == "ddpm-mnist" else steps))
+    config = replace(config, solver=replace(config.solver, steps=steps))
     torch.manual_seed(1)
     mine = Pipeline(config)
     mine.save_pretrained(tmp_path / "mine")
     argv = ["export", "--format", "diffusers", "--pipeline", tmp_path / "mine", "--output", tmp_path / "theirs"]
     assert launch.main(list(map(str, argv))) == 0
     theirs = DiffusionPipeline.from_pretrained(tmp_path / "theirs")
+    assert isinstance(theirs.unet, FlowferryNetwork)
     theirs.set_progress_bar_config(disable=True)
     found = theirs(
         batch_size=1, num_inference_steps=steps, generator=torch.Generator().manual_seed(3), output_type="pt"
     ).images
     g = torch.Generator().manual_seed(3)
     x0 = torch.randn(1, *config.shape, generator=g)
-    expected = ours(mine.using(steps=steps), x0, g)
+    expected = ours(mine, x0, g)
     torch.testing.assert_close(found, (expected / 2 + 0.5).clamp(0, 1), rtol=0, atol=2e-4)
     assert expected.std() > 0.1
 
@@ -211,8 +229,6 @@ def ours(pipeline: Pipeline, x: torch.Tensor, g: torch.Generator) -> torch.Tenso
 
 
 def test_an_exported_network_is_guided_where_it_is_told_classes(tiny: Callable[..., Config], tmp_path: Path) -> None:
-    from diffusers import DiffusionPipeline
-
     torch.manual_seed(1)
     mine = Pipeline(tiny("noise2mnist-cfg"))
     mine.save_pretrained(tmp_path / "mine")
