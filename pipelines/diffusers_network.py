@@ -40,18 +40,15 @@ class FlowferryNetwork(ModelMixin, ConfigMixin):
         self, sample: Tensor, timestep: Tensor | float, class_labels: Tensor | None = None, return_dict: bool = True
     ) -> UNet2DOutput | tuple[Tensor]:
         """sample [B, C, H, W]; timestep: one, or [B]; class_labels: int64 [B], guided by the pipeline's weight."""
-        t = (
-            1
-            - (torch.as_tensor(timestep, device=sample.device) + self.config.first_timestep)
-            / self.config.num_train_timesteps
-        )
-        t, null = t.to(sample.dtype).expand(len(sample)), self.config.pipeline["classes"]
+        told: Any = self.config  # a dictionary with attributes
+        t = 1 - (torch.as_tensor(timestep, device=sample.device) + told.first_timestep) / told.num_train_timesteps
+        t, null = t.to(sample.dtype).expand(len(sample)), told.pipeline["classes"]
         if class_labels is None:
             label = torch.full((len(sample),), null, device=sample.device) if null else None
             found = self.network(sample, t, label)
         else:
-            found = guide(self._predict, class_labels, null, self.config.pipeline["solver"]["guidance"])(sample, t)
-        found = self.config.sign * found
+            found = guide(self._predict, class_labels, null, told.pipeline["solver"]["guidance"])(sample, t)
+        found = told.sign * found
         return UNet2DOutput(sample=found) if return_dict else (found,)
 
     def _predict(self, x: Tensor, t: Tensor, label: Tensor) -> Tensor:

@@ -80,8 +80,7 @@ def scheduler_of(config: Config) -> tuple[dict[str, Any], dict[str, int]]:
         levels, name = config.solver.steps, "FlowMatchEulerDiscreteScheduler"
         return {"_class_name": name, "num_train_timesteps": levels, "shift": 1.0}, conventions(levels, 0, -1)
     if (config.path, config.prediction) == ("ddpm", "source"):
-        levels = PATHS["ddpm"].levels
-        assert levels is not None, "the diffusion path has them"
+        levels = PATHS["ddpm"].levels or 0
         published = {"beta_schedule": "linear", "beta_start": 1e-4, "beta_end": 0.02, "variance_type": "fixed_large"}
         how = {"clip_sample": False, "prediction_type": "epsilon", "timestep_spacing": "trailing"}
         scheduler = {"_class_name": "DDPMScheduler", "num_train_timesteps": levels, **published, **how}
