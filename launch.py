@@ -4,6 +4,7 @@ import json
 import logging
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from configs.schema import UserError
 
@@ -43,41 +44,53 @@ def train(argv: Sequence[str]) -> int:
     return trainer.dry_run() if options.dry_run else trainer.run()
 
 
+def trained(pipeline: str) -> Path:
+    """The folder with a pipeline's weights, fetched from the hub if need be."""
+    from configs.cli import trained_folder
+
+    folder = trained_folder(pipeline)
+    if folder.is_dir():
+        return folder
+    from pipelines.hub import local
+
+    return local(folder)
+
+
 def sample(argv: Sequence[str]) -> int:
-    from configs.cli import SampleOptions, parse, trained_folder
+    from configs.cli import SampleOptions, parse
 
     options = parse(SampleOptions, argv, "sample")
-    folder = trained_folder(options.pipeline)
+    folder = trained(options.pipeline)
     from pipelines.sample import run
 
     return run(options, folder)
 
 
 def translate(argv: Sequence[str]) -> int:
-    from configs.cli import TranslateOptions, parse, trained_folder
+    from configs.cli import TranslateOptions, parse
 
     options = parse(TranslateOptions, argv, "translate")
-    folder = trained_folder(options.pipeline)
+    folder = trained(options.pipeline)
     from pipelines.translate import run
 
     return run(options, folder)
 
 
 def report(argv: Sequence[str]) -> int:
-    from configs.cli import ReportOptions, parse, trained_folder
+    from configs.cli import ReportOptions, parse
 
     options = parse(ReportOptions, argv, "report")
-    folder = trained_folder(options.pipeline)
+    folder = trained(options.pipeline)
     from pipelines.report import run
 
     return run(options, folder)
 
 
 def export(argv: Sequence[str]) -> int:
-    from configs.cli import ExportOptions, parse, trained_folder
+    from configs.cli import ExportOptions, parse
 
     options = parse(ExportOptions, argv, "export")
-    folder = trained_folder(options.pipeline)
+    folder = trained(options.pipeline)
     from pipelines.export import run
 
     return run(options, folder)

@@ -189,16 +189,13 @@ def named_config(pipeline: str) -> Config:
 
 
 def trained_folder(pipeline: str) -> Path:
-    """The folder with the weights of a named pipeline, the folder itself, or a copy of a hub's user/name."""
+    """The folder with the weights of a named pipeline, the folder itself, or a hub's user/name as it stands."""
     folder = RUNS / pipeline if pipeline in PIPELINES else Path(pipeline)
     if not folder.is_dir():
         if pipeline in PIPELINES:
             raise UserError(f"no weights in {folder}: train them first with launch.py --pipeline {pipeline}")
         if pipeline.count("/") != 1 or folder.parent.is_dir():  # not like the user/name of a hub
             raise unknown_pipeline(pipeline, "the folder of a run, or the user/name of weights on the hub")
-        from pipelines.hub import local
-
-        return local(pipeline)
     return folder
 
 

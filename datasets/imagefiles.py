@@ -106,7 +106,8 @@ def centred(size: Size, frame: Size) -> Box:
 def moved(image: Image.Image, used: Box, place: Box, frame: Size, background: str) -> Image.Image:
     """The part `used` of an image, scaled to the box `place` of a new image of size `frame`."""
     out = Image.new(image.mode, frame, background)
-    scaled = image.resize((place[2] - place[0], place[3] - place[1]), Image.Resampling.LANCZOS, box=used)
+    # Cropped first: resize's own `box` lets the filter see what lies around it.
+    scaled = image.crop(used).resize((place[2] - place[0], place[3] - place[1]), Image.Resampling.LANCZOS)
     out.paste(scaled, place[:2])
     return out
 

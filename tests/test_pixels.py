@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from configs.schema import UserError
-from datasets.imagefiles import load_image
+from datasets.imagefiles import framed, load_image, restored
 from datasets.pixels import to_images, to_pil, to_pixels
 
 GREY, COLOUR = (1, 28, 28), (3, 28, 28)
@@ -204,3 +204,69 @@ def test_whatever_a_decoder_raises_is_told_with_the_path(tmp_path: Path, monkeyp
     monkeypatch.setattr(Image, "open", broken)
     with pytest.raises(UserError, match=r"x\.png: not a readable image .*broken PNG file"):
         load_image(tmp_path / "x.png", GREY)
+
+
+def colours(image: Image.Image) -> set[tuple[int, ...]]:
+    return set(map(tuple, np.asarray(image).reshape(-1, len(image.getbands())).tolist()))
+
+
+SIZES = [(28, 28), (57, 28), (28, 57), (300, 40), (5, 9), (1, 1), (1000, 1), (1, 1000)]
+
+
+@pytest.mark.parametrize("resize", ["fit", "fill", "stretch"])
+@pytest.mark.parametrize("size", SIZES)
+def test_an_image_of_one_colour_stays_it_where_it_is_used(resize: str, size: tuple[int, int]) -> None:
+    """Framed and restored, and only fill leaves a border then: of what it had cut off."""
+    framing = framed(Image.new("RGB", size, (200, 100, 50)), (28, 20), resize, "blue")
+    assert framing.size == (28, 20)
+    if resize != "fit":
+        assert colours(framing) == {(200, 100, 50)}
+    back = restored(framing, size, resize, "blue")
+    assert back.size == size
+    if resize != "fill":
+        assert colours(back) == {(200, 100, 50)}
+    assert (200, 100, 50) in colours(back)
+
+
+def test_fill_shows_the_middle_and_gives_it_back_in_its_place() -> None:
+    image = Image.new("L", (60, 20), 10)
+    image.paste(200, (20, 0, 40, 20))
+    framing = framed(image, (20, 20), "fill")
+    assert colours(framing) == {(200,)}
+    back = np.asarray(restored(framing, (60, 20), "fill", "black"))
+    assert (back[:, 20:40] == 200).all()
+    assert (back[:, :20] == 0).all() and (back[:, 40:] == 0).all()
+
+
+def test_an_image_of_the_frame_s_own_size_is_left_as_it_is() -> None:
+    image = noise_image()
+    for resize in ("fit", "fill", "stretch", "none"):
+        assert framed(image, image.size, resize).tobytes() == image.tobytes()
+        assert restored(image, image.size, resize).tobytes() == image.tobytes()
+
+
+def test_the_background_shows_through_and_beside(tmp_path: Path) -> None:
+    file = saved(Image.new("RGBA", (28, 14), (0, 0, 0, 0)), tmp_path / "x.png")
+    assert (to_pixels(load_image(file, COLOUR, "fit", "#102030")) == torch.tensor([16, 32, 48])[:, None, None]).all()
+
+
+@pytest.mark.parametrize("top", [1.0, 255.0])
+def test_floats_keep_their_range(top: float, tmp_path: Path) -> None:
+    ramp = np.linspace(0, top, 28 * 28, dtype=np.float32).reshape(28, 28)
+    loaded = to_pixels(load_image(saved(Image.fromarray(ramp), tmp_path / "x.tif"), GREY)).flatten().int()
+    assert (loaded - torch.linspace(0, 255, 28 * 28)).abs().max() <= 0.51
+
+
+@pytest.mark.parametrize("value", [-1.0, 1e6, np.nan])
+def test_floats_out_of_range_are_refused(value: float, tmp_path: Path) -> None:
+    file = saved(Image.fromarray(np.full((28, 28), value, dtype=np.float32)), tmp_path / "x.tif")
+    with pytest.raises(UserError, match="accepted are 0 to"):
+        load_image(file, GREY)
+
+
+def test_a_16_bit_grey_with_a_transparent_value(tmp_path: Path) -> None:
+    pixels = np.full((28, 28), 65535, dtype=np.uint16)
+    pixels[:14] = 1000
+    file = saved(Image.fromarray(pixels), tmp_path / "x.png", transparency=1000)
+    loaded = to_pixels(load_image(file, GREY, "fit", "#808080"))[0]
+    assert (loaded[:14] == 128).all() and (loaded[14:] == 255).all()

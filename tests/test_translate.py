@@ -1,11 +1,14 @@
 """Folder translation: what becomes of every kind of file, and that nothing else changes a bit of it."""
 
+import base64
 import json
 import os
+import re
 import subprocess
 import sys
 import zlib
 from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +17,8 @@ import torch
 from PIL import Image
 
 import launch
+from datasets.imagefiles import load_image
+from datasets.pixels import to_pixels
 from pipelines import Pipeline
 
 ROOT = Path(__file__).parents[1]
@@ -429,3 +434,67 @@ def test_a_run_killed_at_ten_random_moments_ends_with_the_same_bytes(tmp_path: P
     assert code == 0 and len(made) == 10 and 0 < made[-1] < 500
     assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
     assert not (tmp_path / "killed" / ".flowferry").exists()
+
+
+# --- what is asked is what is done ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("resize", ["fit", "fill", "stretch"])
+def test_restored_results_have_the_size_of_their_upright_inputs(resize: str, trained: Path, tmp_path: Path) -> None:
+    sizes = {"wide.png": (90, 40), "tall.png": (33, 95), "small.png": (7, 5), "line.png": (300, 1), "own.png": (28, 28)}
+    (tmp_path / "in").mkdir()
+    for name, size in sizes.items():
+        noise(0, size).save(tmp_path / "in" / name)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    noise(1, (60, 20)).save(tmp_path / "in" / "turned.jpg", exif=exif)
+    options = ("--resize", resize, "--restore-size")
+    assert translate(trained, tmp_path / "in", tmp_path / "out", *options) == 0
+    for name, size in {**sizes, "turned.png": (20, 60)}.items():
+        with Image.open(tmp_path / "out" / name) as image:
+            assert image.size == size
+
+
+def test_resize_none_refuses_other_sizes_by_name(trained: Path, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    noise(0).save(tmp_path / "in" / "own.png")
+    noise(0, (29, 28)).save(tmp_path / "in" / "other.png")
+    assert translate(trained, tmp_path / "in", tmp_path / "out", "--resize", "none") == 1
+    (told,) = rows(tmp_path / "out" / "failures.jsonl")
+    assert told["input"] == "other.png" and "29 × 28 pixels" in told["error"]
+
+
+def test_labels_guidance_steps_and_solver_are_the_pipeline_s(tmp_path: Path) -> None:
+    weights = saved(tmp_path / "weights", "noise2mnist-cfg", {"width": 4})
+    pipeline = Pipeline.from_pretrained(weights)
+    with torch.no_grad():
+        for parameter in pipeline.model.parameters():
+            parameter.mul_(1.5)  # untrained, it hardly heeds the class
+    pipeline.save_pretrained(weights)
+    source = a_few(tmp_path / "in", 3)
+    options = ("--reverse", "--labels", "3", "--guidance", "2", "--steps", "4", "--solver", "heun")
+    assert translate(weights, source, tmp_path / "out", *options) == 0
+    assert translate(weights, source, tmp_path / "plain", *options[:1], *options[3:]) == 0
+    for name in ("0/0.png", "1/1.png", "2/2.png"):
+        image = load_image(source / name, (1, 28, 28))[None]
+        expected = pipeline.invert(image, torch.tensor([3]), guidance=2.0, steps=4, solver="heun")
+        found, plain = (np.asarray(Image.open(tmp_path / made / name)).astype(int) for made in ("out", "plain"))
+        assert abs(found - to_pixels(expected)[0, 0].numpy()).max() <= 1
+        assert (found != plain).any()
+
+
+def test_what_is_shown_is_what_was_translated(trained: Path, tmp_path: Path) -> None:
+    source = a_few(tmp_path / "in", 5)
+    noise(7).save(source / "<b>&\"'.png")
+    assert translate(trained, source, tmp_path / "out", "--sheet", "--gif", "--html", "--restore-size") == 0
+    page = (tmp_path / "out" / "index.html").read_text()
+    assert "<b>" not in page and "&lt;b&gt;&amp;&quot;&#x27;.png" in page
+    encoded = re.findall(r'class="after" src="data:image/png;base64,([^"]*)"', page)
+    shown = [np.asarray(Image.open(BytesIO(base64.b64decode(one)))) for one in encoded]
+    names = sorted(str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*/*.png"))
+    for image, name in zip(shown, [*names, "<b>&\"'.png"], strict=True):
+        assert (image == np.asarray(Image.open(tmp_path / "out" / name))).all()
+    with Image.open(tmp_path / "out" / "path.gif") as gif:
+        assert gif.n_frames == 4  # three steps
+    with Image.open(tmp_path / "out" / "sheet.png") as sheet:
+        assert sheet.width > 6 * 28 * 2
