@@ -17,7 +17,9 @@ verbs
   train       train a pipeline or go on with it (the default verb)
   sample      draw new images from a trained pipeline
   translate   translate an image file or a folder of them
+  evaluate    measure a trained pipeline: quality, what is kept of the source, cost
   report      write a lab report of a run: pictures, figures, explanations
+  features    train the classifier that evaluate sees a data set through
   export      write weights to be shared, on the Hugging Face hub or with diffusers
   list        the pipelines by name, and which are trained here
 
@@ -38,6 +40,10 @@ def train(argv: Sequence[str]) -> int:
     if options.print_config:
         print(json.dumps(options.config.to_dict(), indent=2))
         return 0
+    if options.inspect:
+        from pipelines.pairing import inspect
+
+        return inspect(options.config, options.folder, data_root=options.data_root)
     from pipelines.trainer import Trainer
 
     trainer = Trainer(options.config, options.folder, data_root=options.data_root)
@@ -86,6 +92,26 @@ def report(argv: Sequence[str]) -> int:
     return run(options, folder)
 
 
+def evaluate(argv: Sequence[str]) -> int:
+    from configs.cli import EvaluateOptions, parse
+
+    options = parse(EvaluateOptions, argv, "evaluate")
+    folder = trained(options.pipeline)
+    from pipelines.evaluate import run
+
+    return run(options, folder)
+
+
+def features(argv: Sequence[str]) -> int:
+    from configs.cli import FeaturesOptions, named_config, parse
+
+    options = parse(FeaturesOptions, argv, "features")
+    config = named_config(options.pipeline)
+    from pipelines.classifier import run
+
+    return run(options, config)
+
+
 def export(argv: Sequence[str]) -> int:
     from configs.cli import ExportOptions, parse
 
@@ -107,7 +133,9 @@ VERBS: dict[str, Callable[[Sequence[str]], int]] = {
     "train": train,
     "sample": sample,
     "translate": translate,
+    "evaluate": evaluate,
     "report": report,
+    "features": features,
     "export": export,
     "list": list_pipelines,
 }

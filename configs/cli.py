@@ -15,7 +15,7 @@ import tyro
 from tyro.conf import AvoidSubcommands, FlagCreatePairsOff, arg
 
 from configs.presets import PIPELINES, quick
-from configs.schema import PARTS, Config, UserError, pick
+from configs.schema import PARTS, Config, Range, UserError, pick
 
 T = TypeVar("T")
 RUNS = Path("runs")
@@ -39,6 +39,8 @@ class TrainOptions:
     """Folder of the data sets, which are downloaded into it once; FLOWFERRY_DATA sets another default."""
     print_config: bool = False
     """Print the resolved configuration as JSON and leave."""
+    inspect: bool = False
+    """Say and draw which source samples will be paired with which target samples, and leave."""
     dry_run: bool = False
     """Load everything, take one step in memory, say what would be trained and leave; nothing is written."""
     source_kind: Annotated[str | None, arg(name="source")] = None
@@ -134,6 +136,36 @@ class ReportOptions:
     """Images of each class, at each guidance weight, that a classifier is asked about."""
     images: int = 2000
     """Test images that a denoiser's errors are measured on."""
+    data_root: Path = field(default_factory=data_root)
+    """Folder of the data sets."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateOptions(UseOptions):
+    """Measure a trained pipeline: how real its results are, what they keep of the source, and what they cost."""
+
+    output: Path | None = None
+    """Folder of evaluation.json and its figure; None: the run's folder."""
+    count: Annotated[int, Range(16)] = 2000
+    """Results that are measured; figures of different counts are not comparable."""
+    skip_cost: bool = False
+    """Leave out the cost curve, from which otherwise the cheapest solver and steps are kept with the run's weights."""
+    seed: int = 0
+    """Of the source samples."""
+    data_root: Path = field(default_factory=data_root)
+    """Folder of the data sets."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeaturesOptions:
+    """Train the small classifier through whose features `evaluate` sees a data set."""
+
+    pipeline: str
+    """A name from `list`, or a run's folder: it says which data set, and of what size."""
+    of: Literal["source", "target"] = "target"
+    """Which of its two data sets."""
+    output: Path | None = None
+    """The file to write; None: classifiers/KIND.safetensors in the folder of the runs."""
     data_root: Path = field(default_factory=data_root)
     """Folder of the data sets."""
 

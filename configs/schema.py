@@ -213,6 +213,17 @@ class AttentionUNetConfig(Checked):
 
 
 @dataclass(frozen=True, kw_only=True)
+class PatchUNetConfig(Checked):
+    """A UNet on 2×2 patches that is quick to train; takes classes."""
+
+    kind: str = field(default="patch-unet", init=False)
+    widths: Annotated[tuple[int, ...], Range(1)] = (48, 96)
+    """Channels at half and at a quarter of the size; multiples of 8."""
+    blocks: Annotated[tuple[int, ...], Range(1)] = (2, 2)
+    """Residual blocks on either way at half the size, and at a quarter."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class MLPConfig(Checked):
     """Three hidden layers for points in the plane; time is one more input. Takes no classes."""
 
@@ -221,7 +232,7 @@ class MLPConfig(Checked):
     """Of each hidden layer."""
 
 
-ModelConfig = PracticalUNetConfig | CourseUNetConfig | AttentionUNetConfig | MLPConfig
+ModelConfig = PracticalUNetConfig | CourseUNetConfig | AttentionUNetConfig | PatchUNetConfig | MLPConfig
 
 # --- the run ------------------------------------------------------------------------------------------
 
@@ -234,6 +245,8 @@ class SolverConfig(Checked):
     """The first four follow the velocity; ancestral (from noise only) also adds noise at each step, as DDPM does."""
     steps: Annotated[int, Range(1)] = 50
     """Solver steps from source to target."""
+    grid_power: Annotated[float, Range(1)] = 1.0
+    """p in the time grid t_k = (k/N)^p: 1 is uniform, more puts more of the steps near the source."""
     guidance: float = 1.0
     """w in v = v_uncond + w·(v_cond − v_uncond): 1 plain conditional, 0 unconditional."""
 
@@ -254,8 +267,12 @@ class TrainConfig(Checked):
     """Global batch: all processes and all accumulated parts together."""
     accumulate: Annotated[int, Range(1)] = 1
     """Parts that each process's share of the batch is cut into, to fit in memory."""
+    time_power: Annotated[float, Range(1)] = 1.0
+    """p in the training times t = u^p with u uniform: more than 1 puts more of them near the source."""
+    optimizer: Literal["adam", "muon"] = "adam"
+    """muon: the weights of hidden layers by Muon, the rest by AdamW."""
     lr: Annotated[float, Positive] = 1e-3
-    """Adam's learning rate before the schedule."""
+    """Learning rate before the schedule."""
     schedule: Literal["constant", "exponential", "linear", "cosine"] = "constant"
     """Decay of the learning rate: none, by a constant factor an epoch, or step by step to `lr-final`."""
     lr_final: Annotated[float, Range(0, 1)] = 0.1
@@ -302,8 +319,11 @@ class Config(Checked):
     T = 300 noise levels; or x0 alone, from where one step leads to x1."""
     prediction: Literal["velocity", "source", "target"] = "velocity"
     """What the network predicts: dx_t/dt, x0 (the noise ε where the source is Gaussian) or x1 (the clean image)."""
-    coupling: Literal["independent", "given"] = "independent"
-    """Which source sample is paired with which target sample: any, or its own."""
+    coupling: Literal["independent", "given", "label", "ot", "label-ot"] = "independent"
+    """Which source sample is paired with which target sample: any, its own, any of its label, by minibatch optimal
+    transport, or by that within each label."""
+    coupling_batches: Annotated[int, Range(1)] = 1
+    """Batches that are drawn and coupled at once: transport finds closer pairs in more."""
     allow_unmatched: bool = False
     """Of two image folders with the coupling given: leave out what has no partner of its name, instead of refusing."""
     solver: SolverConfig = field(default_factory=SolverConfig)

@@ -14,7 +14,7 @@ from configs.schema import ImageFolderConfig, UserError
 from datasets.imagefiles import check_background, decode, framed, pixels_of, read
 from datasets.keyed import key
 from datasets.pixels import to_images
-from datasets.sampler import Batch, InMemory, Sampler, order_of
+from datasets.sampler import Batch, InMemory, Sampler, indices_of, order_of
 from datasets.tree import Tree
 
 HELD_OUT = 10  # one image in so many is kept from training, to measure on
@@ -64,6 +64,11 @@ class Streamed:
         self._following = (count, seed, step + 1)
         images = to_images(readable(found, self.files.config).to(self.device))
         return Batch(images, None if self.labels is None else self.labels[chosen].to(self.device))
+
+    def of_labels(self, labels: Tensor, *, seed: int, step: int) -> Batch:
+        chosen = indices_of(labels.cpu(), self.labels, seed, step)
+        images = readable(self.files.batch(chosen.tolist()), self.files.config)
+        return Batch(to_images(images.to(self.device)), labels)
 
     def _indices(self, count: int, seed: int, step: int) -> list[int]:
         return order_of(self.size, torch.device("cpu"), step * count, (step + 1) * count, seed).tolist()

@@ -1,10 +1,11 @@
 """The contract of every source and target."""
 
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
+from configs.schema import UserError
 from datasets.keyed import generator, permutation
 from datasets.pixels import to_images
 
@@ -39,6 +40,18 @@ class Sampler(Protocol):
         ...
 
 
+@runtime_checkable
+class Labelled(Sampler, Protocol):
+    """A sampler that can be asked for labels."""
+
+    def of_labels(self, labels: Tensor, *, seed: int, step: int) -> Batch:
+        """Batch number `step` of the stream that `seed` names: a random sample of each of the labels int64 [B].
+
+        Of no label twice the same sample, as far as there are enough. Raises UserError for a label without samples.
+        """
+        ...
+
+
 class InMemory:
     """Images held as uint8 on the device, gathered there. Each epoch is a permutation: every image once.
 
@@ -53,6 +66,24 @@ class InMemory:
     def draw(self, count: int, *, seed: int, step: int) -> Batch:
         chosen = order_of(self.size, self.images.device, step * count, (step + 1) * count, seed)
         return Batch(to_images(self.images[chosen]), None if self.labels is None else self.labels[chosen])
+
+    def of_labels(self, labels: Tensor, *, seed: int, step: int) -> Batch:
+        chosen = indices_of(labels, self.labels, seed, step)
+        return Batch(to_images(self.images[chosen]), labels)
+
+
+def indices_of(wanted: Tensor, labels: Tensor | None, seed: int, step: int) -> Tensor:
+    """Which samples to give for the labels `wanted` [B], out of those whose labels are `labels` [N]: int64 [B]."""
+    if labels is None:
+        raise UserError("samples of given labels were asked of data without labels")
+    chosen = torch.empty_like(wanted)
+    for label in wanted.unique().tolist():
+        rows, members = (wanted == label).nonzero()[:, 0], (labels == label).nonzero()[:, 0]
+        if not len(members):
+            raise UserError(f"samples of label {label} were asked, found are those of {labels.unique().tolist()}")
+        order = torch.randperm(len(members), generator=generator("cpu", seed, "label", label, step))
+        chosen[rows] = members[order.to(members.device)[torch.arange(len(rows), device=members.device) % len(members)]]
+    return chosen
 
 
 def order_of(size: int, device: torch.device, start: int, stop: int, seed: int) -> Tensor:

@@ -13,12 +13,14 @@ from configs.schema import Config
 from models.attention_unet import AttentionUNet
 from models.course_unet import CourseUNet
 from models.mlp import MLP
+from models.patch_unet import PatchUNet
 from models.practical_unet import PracticalUNet
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "course-unet": CourseUNet,
     "practical-unet": PracticalUNet,
     "attention-unet": AttentionUNet,
+    "patch-unet": PatchUNet,
     "mlp": MLP,
 }
 

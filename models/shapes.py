@@ -14,4 +14,4 @@ def image_channels(kind: str, shape: tuple[int, ...], *, multiple: int = 1, side
 
 def refuse_classes(kind: str, classes: int) -> None:
     if classes:
-        raise UserError(f"{kind} takes no classes: found {classes}, accepted 0 (or --model course-unet)")
+        raise UserError(f"{kind} takes no classes: found {classes}, accepted 0 (or --model course-unet or patch-unet)")

@@ -1,14 +1,16 @@
 """What a training step sees: a function of (seed, step), drawn for the global batch."""
 
-from typing import NamedTuple
+from collections.abc import Hashable
+from functools import lru_cache
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
 
 from configs.schema import Config
-from datasets import Sampler
+from datasets import Batch, Sampler
 from datasets.keyed import generator
-from pipelines.couplings import COUPLINGS
+from pipelines.couplings import COUPLINGS, Pairing
 from pipelines.paths import PATHS
 
 
@@ -27,12 +29,35 @@ class Pairs(NamedTuple):
         return Pairs(*(None if part is None else part[rows] for part in self))  # type: ignore[arg-type]
 
 
+def rows(batch: Batch, index: int, count: int) -> Batch:
+    """The index-th `count` samples of a batch."""
+    part = slice(index * count, (index + 1) * count)
+    return Batch(batch.samples[part], None if batch.labels is None else batch.labels[part])
+
+
+def coupled(coupling: str, source: Sampler, target: Sampler, count: int, seed: int, number: int) -> Pairing:
+    """Pool `number` of `count` pairs. The last one is kept: the steps that share it come one after the other."""
+    return _coupled(coupling, cast(Hashable, source), cast(Hashable, target), count, seed, number)
+
+
+@lru_cache(maxsize=1)
+def _coupled(coupling: str, source: Any, target: Any, count: int, seed: int, number: int) -> Pairing:
+    return COUPLINGS[coupling](source, target, count, seed, number)
+
+
 def draw_pairs(config: Config, source: Sampler, target: Sampler, count: int, *, seed: int, step: int) -> Pairs:
-    """The global batch of one step: coupled samples, times uniform over the path's, labels dropped one by one."""
-    x0, x1 = COUPLINGS[config.coupling](source, target, count, seed, step)
+    """The global batch of one step: coupled samples, times u^p with u uniform, labels dropped one by one.
+
+    Where m batches are coupled at once, step s is given part s mod m of the pool s // m.
+    """
+    batches = config.coupling_batches
+    pool, index = divmod(step, batches)
+    x0, x1 = (
+        rows(batch, index, count) for batch in coupled(config.coupling, source, target, batches * count, seed, pool)
+    )
     device = x1.samples.device
     g = generator(device, seed, "time and dropout", step)
-    t = torch.rand(count, generator=g, device=device)
+    t = torch.rand(count, generator=g, device=device) ** config.train.time_power
     if levels := PATHS[config.path].levels:
         t = (t * levels).floor() / levels
     dropped = torch.rand(count, generator=g, device=device) < config.train.label_dropout

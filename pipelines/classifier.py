@@ -1,8 +1,9 @@
-"""A small classifier of a data set's images, to judge whether what was generated is what was asked."""
+"""A small classifier of a data set's images: what measures see with, and the judge of what was asked."""
 
 import json
 import logging
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -11,120 +12,221 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from tqdm import trange
 
-from configs.schema import SamplerConfig, UserError
+from configs.cli import RUNS, FeaturesOptions
+from configs.schema import Config, SamplerConfig, UserError
+from configs.shipped import FEATURES
 from datasets import Sampler, build_sampler
 from datasets.keyed import generator, key
+from pipelines.checkpoint import sha256
+from pipelines.machine import has_bf16, use_cores
+from pipelines.optimizers import muon
 from pipelines.weights import load_strictly, save_tensors
 
 log = logging.getLogger("flowferry")
 
-BATCH = 128
+BATCH, EPOCHS, RATE = 128, 14, 3e-3
+WIDTHS = (64, 96)
 REACH = 2  # pixels that training images are shifted by, at most
+MIRRORED = ("fashion-mnist", "cifar10", "drawn-garments", "drawn-colours")  # whose mirror images are as good
+HIDDEN = 4  # half the side of the square that is hidden of those
 
 
-def conv(cin: int, cout: int, *, stride: int = 1) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(cin, cout, 3, stride, padding=1, bias=False), nn.BatchNorm2d(cout), nn.ReLU(inplace=True)
-    )
+def conv_norm(cin: int, cout: int, kernel: int = 3, *, stride: int = 1) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(cin, cout, kernel, stride, kernel // 2, bias=False), nn.BatchNorm2d(cout))
 
 
-class Classifier(nn.Sequential):
-    """images [B, C, H, W] in [-1, 1], H and W at least 16 -> logits [B, classes]; below 250,000 parameters."""
+class Residual(nn.Module):
+    """x [B, C, H, W] -> the same shape"""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first, self.second = conv_norm(channels, channels), conv_norm(channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(x + self.second(F.relu(self.first(x))))
+
+
+class Classifier(nn.Module):
+    """images [B, C, H, W] in [-1, 1], H and W at least 16 -> logits [B, classes]; 300,000 parameters."""
 
     def __init__(self, *, channels: int, classes: int) -> None:
-        super().__init__(
-            conv(channels, 24, stride=2),
-            conv(24, 48),
-            conv(48, 64, stride=2),
-            conv(64, 96),
-            conv(96, 96, stride=2),
+        super().__init__()
+        fine, coarse = WIDTHS
+        self.body = nn.Sequential(
+            conv_norm(channels, fine, 5, stride=2),
+            nn.ReLU(),
+            Residual(fine),
+            conv_norm(fine, coarse, stride=2),
+            nn.ReLU(),
+            Residual(coarse),
             nn.AdaptiveAvgPool2d(1),
             nn.Flatten(),
-            nn.Linear(96, classes),
         )
+        self.head = nn.Linear(coarse, classes)
+
+    def features(self, images: Tensor) -> Tensor:
+        """[B, 96], what the logits are a linear function of."""
+        return self.body(images)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.features(images))
 
 
-def train_classifier(train: Sampler, *, seed: int = 0, epochs: int = 3) -> Classifier:
-    """A classifier of the sampler's labelled images, by cross-entropy on shifted images with a one-cycle rate.
+class Judge(NamedTuple):
+    """A trained classifier, its accuracy on the test images, and the SHA-256 of its file."""
 
-    The same data and seed give the same one on the same machine; torch's own generator is left as it was. Raises
-    UserError for a sampler without labels or without an end.
+    classifier: Classifier
+    accuracy: float
+    sha256: str
+
+
+def train_classifier(train: Sampler, *, mirrored: bool = False, seed: int = 0, epochs: int = EPOCHS) -> Classifier:
+    """A classifier of the sampler's labelled images, by cross-entropy with smoothed labels on augmented images.
+
+    mirrored: whether images are mirrored, and a square of each is hidden, at random. The same data and seed give the
+    same one on the same machine; torch's own generator is left as it was. Raises UserError for a sampler without
+    labels or without an end.
     """
     if not train.classes or train.size is None or len(train.shape) != 3:
         raise UserError("a classifier learns from labelled images: found a sampler of another kind")
-    first = train.draw(1, seed=seed, step=0).samples
+    device = train.draw(1, seed=seed, step=0).samples.device
     with torch.random.fork_rng():
         torch.manual_seed(key(seed, "classifier"))
         model = Classifier(channels=train.shape[0], classes=train.classes)
-    model.to(first.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     batch = min(BATCH, train.size)
     steps = epochs * max(8, train.size // batch)  # tiny sets are passed over more often
-    optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.05)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=1e-2, total_steps=steps)
+    optimizers = muon(model, RATE)
     model.train()
     for step in trange(steps, desc="classifier", unit="step", dynamic_ncols=True, leave=False):
         images, labels = train.draw(batch, seed=key(seed, "classifier"), step=step)
         assert labels is not None, "it has classes"
-        loss = F.cross_entropy(model(shifted(images, seed, step)), labels)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        schedule.step()
+        g = generator(device, seed, "augment", step)
+        images = hidden(mirror(images, g), g) if mirrored else images
+        images = shifted(images, g).contiguous(memory_format=torch.channels_last)
+        with torch.autocast(device.type, torch.bfloat16, enabled=has_bf16(device)):
+            logits = model(images)
+        F.cross_entropy(logits, labels, label_smoothing=0.05).backward()
+        for optimizer in optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = RATE * min(1.0, 10 * step / steps) * (1 - step / steps)
+            optimizer.step()
+            optimizer.zero_grad()
     return model.eval()
 
 
-def shifted(images: Tensor, seed: int, step: int) -> Tensor:
-    """All images of a batch moved by the same few pixels, black behind: a new shift each step."""
-    g = generator("cpu", seed, "shift", step)
-    down, right = torch.randint(0, 2 * REACH + 1, (2,), generator=g).tolist()
+# --- augmentation: [B, C, H, W] -> the same, each image by numbers of its own ----------------------------
+
+
+def shifted(images: Tensor, g: torch.Generator) -> Tensor:
+    """Moved by up to REACH pixels down and across, black behind."""
+    count, _, height, width = images.shape
     padded = F.pad(images, [REACH] * 4, value=-1.0)
-    height, width = images.shape[2:]
-    return padded[:, :, down : down + height, right : right + width].contiguous(memory_format=torch.channels_last)
+    down, across = torch.randint(0, 2 * REACH + 1, (2, count, 1), generator=g, device=images.device)
+    rows = (down + torch.arange(height, device=images.device))[:, :, None]
+    columns = (across + torch.arange(width, device=images.device))[:, None, :]
+    which = torch.arange(count, device=images.device)[:, None, None]
+    return padded[which, :, rows, columns].permute(0, 3, 1, 2)
+
+
+def mirror(images: Tensor, g: torch.Generator) -> Tensor:
+    """Half of them mirrored left to right."""
+    chosen = torch.rand(len(images), 1, 1, 1, generator=g, device=images.device) < 0.5
+    return torch.where(chosen, images.flip(3), images)
+
+
+def hidden(images: Tensor, g: torch.Generator) -> Tensor:
+    """A black square somewhere on each (DeVries & Taylor 2017)."""
+
+    def near(side: int) -> Tensor:
+        middle = torch.randint(0, side, (len(images), 1), generator=g, device=images.device)
+        return (torch.arange(side, device=images.device) - middle).abs() < HIDDEN
+
+    square = near(images.shape[2])[:, :, None] & near(images.shape[3])[:, None, :]
+    return images.masked_fill(square[:, None], -1.0)
+
+
+# --- judging ---------------------------------------------------------------------------------------------
 
 
 @torch.no_grad()
-def accuracy(classifier: Classifier, images: Tensor, labels: Tensor) -> float:
+def seen(classifier: Classifier, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Features [B, 96] and class probabilities [B, classes] of `images` [B, C, H, W] in [-1, 1]."""
+    classifier.eval()
+    features = torch.cat([classifier.features(part) for part in images.split(500)])
+    return features, classifier.head(features).softmax(dim=1)
+
+
+@torch.no_grad()
+def accuracy(classifier: nn.Module, images: Tensor, labels: Tensor) -> float:
     """The share of `images` [B, C, H, W] that the classifier takes for their `labels`, int64 [B]."""
     classifier.eval()
     right = [
         (classifier(part).argmax(dim=1) == wanted).sum().item()
-        for part, wanted in zip(images.split(1000), labels.split(1000), strict=True)
+        for part, wanted in zip(images.split(500), labels.split(500), strict=True)
     ]
     return sum(right) / len(labels)
 
 
+# --- kept in a file --------------------------------------------------------------------------------------
+
+
+def run(options: FeaturesOptions, config: Config) -> int:
+    """The verb `features`."""
+    sampler: SamplerConfig = getattr(config, options.of)
+    file = options.output or RUNS / "classifiers" / file_name(sampler)
+    device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+    if device.type == "cpu":
+        use_cores()
+    right = make(sampler, config.shape, data_root=options.data_root, file=file, device=device)
+    log.info("%s: right on %.2f %% of the test images", file, 100 * right)
+    return 0
+
+
+def file_name(config: SamplerConfig) -> str:
+    return f"{config.kind}{getattr(config, 'count', '')}.safetensors"
+
+
 def trained_classifier(
     config: SamplerConfig, shape: tuple[int, ...], *, data_root: Path, folder: Path, device: torch.device
-) -> tuple[Classifier, float]:
-    """(classifier, its accuracy on the test images) of a data set: the one in `folder`, or a new one, kept there.
+) -> Judge:
+    """The judge of a data set: the one in `folder`, else the one that is shipped, else a new one, kept in `folder`.
 
-    Raises UserError where the data has no labels, or the file in `folder` is not such a classifier's.
+    Raises UserError where the data has no labels, or where the file found is not such a classifier's.
     """
-    file = folder / f"{config.kind}{getattr(config, 'count', '')}.safetensors"
-    if file.is_file():
-        model, right = load(file, tuple(shape))
-        return model.to(device).eval(), right
-    log.info("training a classifier of %s, once: %s", config.kind, file)
+    name = file_name(config)
+    file = next((f / name for f in (folder, FEATURES) if (f / name).is_file()), None)
+    if file is None:
+        file = folder / name
+        log.info("training a classifier of %s, once: %s", config.kind, file)
+        right = make(config, shape, data_root=data_root, file=file, device=device)
+        log.info("it is right on %.2f %% of the test images", 100 * right)
+    return load(file, tuple(shape), device)
+
+
+def make(config: SamplerConfig, shape: tuple[int, ...], *, data_root: Path, file: Path, device: torch.device) -> float:
+    """Trains a classifier of a data set and writes it to `file`; returns its accuracy on the test images."""
     train, test = (
         build_sampler(config, shape, data_root=data_root, split=split, device=device) for split in ("train", "test")
     )
-    model = train_classifier(train)
+    model = train_classifier(train, mirrored=config.kind in MIRRORED)
+    model.load_state_dict(halved(model.state_dict()))  # judged as it will be read back
     assert test.size is not None, "as the training split"
     images, labels = test.draw(test.size, seed=0, step=0)
     assert labels is not None, "as the training split"
     right = accuracy(model, images, labels)
-    save(model, file, shape=train.shape, classes=train.classes, right=right)
-    log.info("it is right on %.2f %% of the test images", 100 * right)
-    return model, right
+    told = {"shape": json.dumps(train.shape), "classes": str(train.classes), "accuracy": repr(right)}
+    save_tensors(file, halved(model.state_dict()), told)
+    return right
 
 
-def save(model: Classifier, file: Path, *, shape: tuple[int, ...], classes: int, right: float) -> None:
-    told = {"shape": json.dumps(shape), "classes": str(classes), "accuracy": repr(right)}
-    save_tensors(file, model.state_dict(), told)
+def halved(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """In half precision, for half the file. BatchNorm's variances fit: they are far from 65,504 and from 6e-8."""
+    return {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
 
 
-def load(file: Path, shape: tuple[int, ...]) -> tuple[Classifier, float]:
-    """The inverse of `save`. Raises UserError naming the file where it is broken or not of images of `shape`."""
+def load(file: Path, shape: tuple[int, ...], device: torch.device) -> Judge:
+    """The inverse of `make`. Raises UserError naming the file where it is broken or not of images of `shape`."""
     try:
         with safe_open(file, "pt") as opened:
             told = opened.metadata() or {}
@@ -132,9 +234,8 @@ def load(file: Path, shape: tuple[int, ...]) -> tuple[Classifier, float]:
             raise ValueError(f"found images of shape {told['shape']}, accepted: {list(shape)}")
         model = Classifier(channels=shape[0], classes=int(told["classes"]))
         load_strictly(model, load_file(file), what=str(file))
-        # The layout that it was trained in, so that loaded and trained give the same logits to the bit.
-        model.to(memory_format=torch.channels_last)
-        return model, float(told["accuracy"])
+        model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return Judge(model.eval(), float(told["accuracy"]), sha256(file))
     except (SafetensorError, KeyError, ValueError) as error:
         raise UserError(
             f"{file} is not a classifier of this version ({error}); remove it, and it is made anew"

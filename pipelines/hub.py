@@ -62,7 +62,8 @@ def card(config: Config, results: Mapping[str, float], name: str) -> str:
         "network": f"{config.model.kind}, predicts the {config.prediction}",
         "path, coupling": f"{config.path}, {config.coupling}",
         "sampling": f"{solver.name}, {solver.steps} steps" + (f", guidance {solver.guidance:g}" if labelled else ""),
-        "training": f"at most {train.epochs} epochs, batch {train.batch_size}, Adam {train.lr:g}, {train.schedule}",
+        "training": f"at most {train.epochs} epochs, batch {train.batch_size}",
+        "optimiser": f"{train.optimizer} {train.lr:g}, {train.schedule}",
         **{f"measured: {what}": f"{value:g}" for what, value in results.items()},
     }
     rows = "\n".join(f"| {what} | {fact} |" for what, fact in facts.items())

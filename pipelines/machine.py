@@ -29,6 +29,14 @@ def keep_freed_memory() -> None:
         libc.mallopt(m_trim_threshold, 2**31 - 1)
 
 
+def has_bf16(device: torch.device) -> bool:
+    """Whether the device multiplies bfloat16 in hardware. Where it only pretends to, it is slower than float32."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    able: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()  # not in the oldest torch that is accepted
+    return device.type == "cpu" and bool(able.get("avx512_bf16") or able.get("amx_bf16"))
+
+
 def described() -> str:
     """The GPU's name, or the processor's with its number of cores."""
     if torch.cuda.is_available():

@@ -11,16 +11,20 @@ from datasets.keyed import key
 from pipelines.batches import draw_pairs
 from pipelines.pipeline import Pipeline
 
-HELD_OUT = 1024  # test samples that the held-out loss is measured on
+HELD_OUT = 1024  # test samples that the held-out loss is measured on, or a few more to fill the last batch
 
 
 @torch.no_grad()
 def held_out_loss(pipeline: Pipeline, source: Sampler, target: Sampler) -> float:
     """The loss on fixed pairs, times and labels of the test split. Puts the network in evaluation mode."""
-    seed = key(pipeline.config.seed, "held out")
-    pairs = draw_pairs(pipeline.config, source, target, HELD_OUT, seed=seed, step=0)
+    config, seed = pipeline.config, key(pipeline.config.seed, "held out")
+    batch = config.train.batch_size
     pipeline.model.eval()
-    return torch.stack([pipeline.loss(*pairs.part(index, of=8)) for index in range(8)]).mean().item()
+    losses = [
+        pipeline.loss(*draw_pairs(config, source, target, batch, seed=seed, step=step))
+        for step in range(-(-HELD_OUT // batch))
+    ]
+    return torch.stack(losses).mean().item()
 
 
 def asked_share(

@@ -17,7 +17,7 @@ from models import build_model
 from pipelines import hub, weights
 from pipelines.guidance import guide
 from pipelines.paths import PATHS, PREDICTIONS
-from pipelines.solvers import SOLVERS, Velocity, trajectory, uniform_grid
+from pipelines.solvers import SOLVERS, Velocity, time_grid, trajectory
 
 
 class Pipeline:
@@ -126,7 +126,7 @@ class Pipeline:
         """
         solver = self.config.solver
         self.check_direction(reverse=reverse)
-        grid = uniform_grid(solver.steps, device=self.device, reverse=reverse)
+        grid = time_grid(solver.steps, power=solver.grid_power, device=self.device, reverse=reverse)
         self.model.eval()
         # no_grad around each evaluation, not around the loop: a generator would leave it on for its caller.
         v = torch.no_grad()(self.velocity(len(x), labels))

@@ -14,7 +14,7 @@ from configs.cli import ReportOptions, TranslateOptions
 from configs.commands import training_command
 from datasets.pixels import to_pil
 from pipelines import denoising, machine, sheets, translate, weights
-from pipelines.classifier import Classifier, accuracy, trained_classifier
+from pipelines.classifier import Judge, accuracy, trained_classifier
 from pipelines.figures import OF, loss_curve
 from pipelines.measures import HELD_OUT, asked_share, held_out_loss
 from pipelines.notes import BESIDE, NOTES
@@ -75,8 +75,8 @@ class Report:
             "network": f"{written(config.model)}, {parameters:,} parameters, predicts the {config.prediction}",
             "path, coupling": f"{config.path}, {config.coupling}",
             "sampling": sheets.how(run.pipeline),
-            "optimiser": f"Adam {config.train.lr:g}, {config.train.schedule}, batch {config.train.batch_size}, "
-            f"average of the weights {config.train.ema}, {config.train.precision}",
+            "optimiser": f"{config.train.optimizer} {config.train.lr:g}, {config.train.schedule}, "
+            f"batch {config.train.batch_size}, average of the weights {config.train.ema}, {config.train.precision}",
             "trained": f"{run.epochs:.3g} of {config.train.epochs} epochs, {run.step:,} steps, "
             f"{run.minutes:.1f} minutes of training",
             "final loss": f"{run.final_loss:.4f}, the mean of the last 100 steps (mean squared error "
@@ -173,7 +173,7 @@ class Report:
         count = self.options.per_label * self.run.config.classes
         text = (
             f"The share of {count} samples, {self.options.per_label} of each class, that a classifier takes for the "
-            f"class that was asked; it is right on {self.classifier[1]:.2%} of the test images."
+            f"class that was asked; it is right on {self.classifier.accuracy:.2%} of the test images."
         )
         return f"## Is it what was asked?\n\n{text}\n\n{table(('w', 'share'), rows)}"
 
@@ -181,7 +181,7 @@ class Report:
         """(w, share), measured once for each run."""
         if run.folder not in self._accuracies:
             per_label, root = self.options.per_label, self.options.data_root
-            judge = partial(accuracy, self.classifier[0])
+            judge = partial(accuracy, self.classifier.classifier)
             self._accuracies[run.folder] = [
                 (w, asked_share(run.pipeline, judge, per_label, guidance=w, data_root=root)) for w in GUIDANCE
             ]
@@ -192,7 +192,7 @@ class Report:
         return {}
 
     @cached_property
-    def classifier(self) -> tuple[Classifier, float]:
+    def classifier(self) -> Judge:
         """Of the target's classes, and the share of the test images that it is right on."""
         config = self.run.config
         return trained_classifier(

@@ -26,8 +26,9 @@ from pipelines import checkpoint, weights
 from pipelines.batches import Pairs, draw_pairs
 from pipelines.ema import averaged
 from pipelines.figures import loss_curve
-from pipelines.machine import keep_freed_memory, use_cores
+from pipelines.machine import has_bf16, keep_freed_memory, use_cores
 from pipelines.measures import held_out_loss
+from pipelines.optimizers import OPTIMIZERS
 from pipelines.pictures import drawing
 from pipelines.pipeline import Pipeline
 from pipelines.record import Record, progress_bar
@@ -59,8 +60,8 @@ class Trainer:
         model = build_model(config).to(self.accelerator.device)
         self.ema = averaged(model, config.train.ema).eval() if config.train.ema else None
         self.bare = model
-        self.optimizer = torch.optim.Adam(model.parameters(), lr=config.train.lr)
-        self.model, self.prepared_optimizer = self.accelerator.prepare(model, self.optimizer)
+        self.optimizers = OPTIMIZERS[config.train.optimizer](model, config.train.lr)
+        self.model, *self.prepared_optimizers = self.accelerator.prepare(model, *self.optimizers)
         self.pipeline = Pipeline(config, self.model)
         self.shown = Pipeline(config, self.bare if self.ema is None else self.ema.module)
         self.steps_per_epoch = math.ceil((self.target.size or config.train.epoch_size) / config.train.batch_size)
@@ -80,7 +81,7 @@ class Trainer:
     def train_step(self) -> dict[str, float]:
         """One optimiser step on the global batch; raises NotFinite before the weights are touched."""
         lr = learning_rate(self.train, self.step, self.progress)
-        for group in self.optimizer.param_groups:
+        for group in (group for optimizer in self.optimizers for group in optimizer.param_groups):
             group["lr"] = lr
         mine = self.global_batch(self.step).part(self.accelerator.process_index, self.accelerator.num_processes)
         torch.manual_seed(key(self.config.seed, "network", self.step, self.accelerator.process_index))
@@ -94,8 +95,9 @@ class Trainer:
         norm = self._clip_gradients()
         values = {"train/loss": self._agree(loss), "train/lr": lr, "train/grad_norm": norm.item()}
         self._check_finite(values)
-        self.prepared_optimizer.step()
-        self.prepared_optimizer.zero_grad()
+        for optimizer in self.prepared_optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
         if self.ema is not None:
             self.ema.update_parameters(self.bare)
         self.step += 1
@@ -241,7 +243,7 @@ class Trainer:
             record.flush()
             tensors = {
                 "model": self.bare.state_dict(),
-                "optimizer": checkpoint.optimizer_tensors(self.optimizer),
+                **{f"optimizer{i}": checkpoint.optimizer_tensors(o) for i, o in enumerate(self.optimizers)},
             }
             if self.ema is not None:
                 tensors["ema"] = self.ema.state_dict()
@@ -269,7 +271,8 @@ class Trainer:
         weights.load_strictly(self.bare, tensors["model"], what=str(path))
         if self.ema is not None:
             weights.load_strictly(self.ema, tensors["ema"], what=str(path))
-        checkpoint.load_optimizer(self.optimizer, tensors["optimizer"])
+        for i, optimizer in enumerate(self.optimizers):
+            checkpoint.load_optimizer(optimizer, tensors[f"optimizer{i}"])
         if self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(state["scaler"])
         self.step, self.seconds, self._clock = state["step"], state["seconds"], state["seconds"]
@@ -322,5 +325,5 @@ def precision(train: TrainConfig) -> str | None:
         return {"fp32": "no"}.get(train.precision, train.precision)
     if os.environ.get("ACCELERATE_MIXED_PRECISION", "no") != "no":
         return None
-    has_bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
-    return "bf16" if has_bf16 else "no"
+    device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+    return "bf16" if has_bf16(device) else "no"

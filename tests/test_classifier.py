@@ -1,5 +1,6 @@
 """The judge of what was generated, on drawn digits: pipelines/classifier.py."""
 
+import hashlib
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -10,11 +11,32 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from configs.schema import DrawnColoursConfig, DrawnDigitsConfig, GaussianConfig, MoonsConfig, SamplerConfig, UserError
+from configs.schema import (
+    DrawnColoursConfig,
+    DrawnDigitsConfig,
+    FashionMnistConfig,
+    GaussianConfig,
+    MnistConfig,
+    MoonsConfig,
+    SamplerConfig,
+    UserError,
+)
+from configs.shipped import FEATURES
 from datasets import Sampler, build_sampler
 from datasets.samplers import Split
 from pipelines import classifier
-from pipelines.classifier import Classifier, accuracy, train_classifier, trained_classifier
+from pipelines.classifier import (
+    Classifier,
+    Judge,
+    accuracy,
+    file_name,
+    hidden,
+    mirror,
+    seen,
+    shifted,
+    train_classifier,
+    trained_classifier,
+)
 
 CPU = torch.device("cpu")
 SHAPE = (1, 28, 28)
@@ -25,7 +47,7 @@ def sampler(config: SamplerConfig, split: Split = "train", shape: tuple[int, ...
     return build_sampler(config, shape, data_root=Path("data"), split=split, device=CPU)
 
 
-def trained(folder: Path, config: SamplerConfig = DRAWN, shape: tuple[int, ...] = SHAPE) -> tuple[Classifier, float]:
+def trained(folder: Path, config: SamplerConfig = DRAWN, shape: tuple[int, ...] = SHAPE) -> Judge:
     return trained_classifier(config, shape, data_root=Path("data"), folder=folder, device=CPU)
 
 
@@ -55,7 +77,7 @@ def untrainable(monkeypatch: pytest.MonkeyPatch) -> None:
 def untrained(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is kept is a classifier as it is before training, where learning is not what is tested."""
 
-    def make(train: Sampler) -> Classifier:
+    def make(train: Sampler, *, mirrored: bool) -> Classifier:
         return Classifier(channels=train.shape[0], classes=train.classes).eval()
 
     monkeypatch.setattr(classifier, "train_classifier", make)
@@ -65,7 +87,7 @@ def untrained(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_it_names_drawn_digits_that_it_has_not_seen() -> None:
-    model = train_classifier(sampler(DrawnDigitsConfig(count=1024)), epochs=6)
+    model = train_classifier(sampler(DrawnDigitsConfig(count=1024)), epochs=12)
     held_out, labels = sampler(DrawnDigitsConfig(count=500), "test").draw(500, seed=0, step=0)
     assert labels is not None
     assert accuracy(model, held_out, labels) > 0.9
@@ -125,8 +147,10 @@ def test_judging_changes_nothing_in_the_judge_and_does_not_depend_on_the_company
 def test_any_size_from_16_on_gives_a_logit_for_each_class_from_less_than_a_megabyte(shape: tuple[int, ...]) -> None:
     model = Classifier(channels=shape[0], classes=7)
     assert model(images(2, *shape)).shape == (2, 7)
-    parameters = sum(p.numel() for p in model.parameters())
-    assert parameters < 250_000 and 4 * parameters < 1_000_000
+    features, probabilities = seen(model, images(2, *shape))
+    assert features.shape == (2, 96)
+    torch.testing.assert_close(probabilities, model.head(features).softmax(1))
+    torch.testing.assert_close(probabilities.sum(1), torch.ones(2))
 
 
 # --- kept in a file -------------------------------------------------------------------------------------
@@ -136,14 +160,15 @@ def test_it_is_trained_once_and_then_loaded_the_same(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with caplog.at_level(logging.INFO, logger="flowferry"):
-        model, right = trained(tmp_path)
+        model, right, digest = trained(tmp_path)
     assert "training a classifier of drawn-digits" in caplog.text and f"{100 * right:.2f} %" in caplog.text
     monkeypatch.setattr(classifier, "train_classifier", None)
-    loaded, told = trained(tmp_path)
+    loaded, told, again = trained(tmp_path)
     x = images(3)
     assert all(torch.equal(tensor, loaded.state_dict()[name]) for name, tensor in model.state_dict().items())
     torch.testing.assert_close(loaded(x), model(x))
     assert told == right and not loaded.training
+    assert digest == again == hashlib.sha256(the_file(tmp_path).read_bytes()).hexdigest()
     assert the_file(tmp_path).stat().st_size < 1_000_000
 
 
@@ -151,7 +176,7 @@ def test_the_file_says_what_it_is(kept: Path, untrainable: None) -> None:
     with safe_open(the_file(kept), "pt") as opened:
         told = opened.metadata()
     assert (told["shape"], told["classes"]) == ("[1, 28, 28]", "10")
-    assert float(told["accuracy"]) == trained(kept)[1]
+    assert float(told["accuracy"]) == trained(kept).accuracy
 
 
 def test_another_count_of_drawn_images_is_another_file(tmp_path: Path, untrained: None) -> None:
@@ -161,7 +186,7 @@ def test_another_count_of_drawn_images_is_another_file(tmp_path: Path, untrained
 
 
 def test_colours_have_a_classifier_of_three_channels(tmp_path: Path, untrained: None) -> None:
-    model, _ = trained(tmp_path, DrawnColoursConfig(count=32), (3, 32, 32))
+    model, *_ = trained(tmp_path, DrawnColoursConfig(count=32), (3, 32, 32))
     assert model(images(2, 3, 32, 32)).shape == (2, 10)
     assert the_file(tmp_path).stat().st_size < 1_000_000
 
@@ -206,5 +231,59 @@ def test_a_classifier_of_other_channels_is_refused_by_name(kept: Path, untrainab
 
 
 def test_loaded_is_the_trained_one_to_the_bit(tmp_path: Path) -> None:
-    x, (model, _) = images(3), trained(tmp_path)
-    assert torch.equal(trained(tmp_path)[0](x), model(x))
+    x, (model, *_) = images(3), trained(tmp_path)
+    assert torch.equal(trained(tmp_path).classifier(x), model(x))
+
+
+# --- shipped ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("config, right", [(MnistConfig(), 0.995), (FashionMnistConfig(), 0.93)])
+def test_what_is_shipped_is_as_good_as_it_says_and_small(
+    config: SamplerConfig, right: float, data_root: Path, tmp_path: Path, untrainable: None
+) -> None:
+    assert (FEATURES / file_name(config)).stat().st_size < 1_000_000
+    judge = trained_classifier(config, SHAPE, data_root=data_root, folder=tmp_path, device=CPU)
+    test = build_sampler(config, SHAPE, data_root=data_root, split="test", device=CPU)
+    x, labels = test.draw(10_000, seed=0, step=0)
+    assert labels is not None
+    assert accuracy(judge.classifier, x, labels) == pytest.approx(judge.accuracy, abs=3e-4)  # another machine rounds
+    assert judge.accuracy >= right
+
+
+def test_ones_own_classifier_comes_before_the_shipped_one(tmp_path: Path, untrainable: None) -> None:
+    shipped = FEATURES / file_name(MnistConfig())
+    tensors = load_file(shipped)
+    with safe_open(shipped, "pt") as opened:
+        told = opened.metadata()
+    tensors["head.bias"] += 1
+    save_file(tensors, tmp_path / shipped.name, metadata=told)
+    own, *_ = trained_classifier(MnistConfig(), SHAPE, data_root=Path("data"), folder=tmp_path, device=CPU)
+    assert torch.equal(own.head.bias, tensors["head.bias"].float())
+
+
+# --- augmentation ---------------------------------------------------------------------------------------
+
+
+def g() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+def test_a_shift_moves_each_image_whole_by_a_few_pixels_of_its_own() -> None:
+    x = torch.full((500, 1, 16, 16), -1.0)
+    x[:, :, 8, 8] = 1.0
+    moved = shifted(x, g())
+    assert ((moved == 1).sum(dim=(1, 2, 3)) == 1).all()
+    places = (moved[:, 0] == 1).nonzero()[:, 1:]
+    assert len(places.unique(dim=0)) == 25 and (places - 8).abs().max() == 2
+
+
+def test_about_half_are_mirrored_and_a_square_is_hidden() -> None:
+    x = torch.full((400, 1, 16, 16), 0.5)
+    x[:, :, :, 0] = 1.0
+    mirrored = mirror(x, g())
+    at_right = (mirrored[:, 0, :, 15] == 1).all(dim=1)
+    assert torch.equal((mirrored[:, 0, :, 0] == 1).all(dim=1), ~at_right)
+    assert 150 < at_right.sum() < 250
+    areas = (hidden(x, g()) == -1).sum(dim=(1, 2, 3))
+    assert areas.max() == 49 and areas.min() >= 16  # 7 wide; cut at the border where its middle is near

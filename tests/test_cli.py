@@ -84,7 +84,7 @@ def test_a_run_folder_is_a_pipeline(here, capsys):
 @pytest.mark.parametrize(
     ("argv", "named"),
     [
-        (["foo"], ["unknown verb 'foo'", "train, sample, translate, report, export, list"]),
+        (["foo"], ["unknown verb 'foo'", "train, sample, translate, evaluate, report, features, export, list"]),
         (["--pipeline", "fashion2mnits"], ["'fashion2mnits'", *PIPELINES]),
         (["--pipeline", "fashion2mnist", "--train.lrr", "1"], ["--train.lrr", "did you mean --train.lr"]),
         (["--pipeline", "fashion2mnist", "--train.lr", "x"], ["--train.lr", "'x'"]),

@@ -12,7 +12,7 @@ from configs.schema import Config
 from datasets.keyed import generator
 from pipelines import Pipeline
 from pipelines.paths import PATHS, Path, velocity_from_source, velocity_from_target
-from pipelines.solvers import SOLVERS, Noise, Velocity, trajectory, uniform_grid
+from pipelines.solvers import SOLVERS, Noise, Velocity, time_grid, trajectory
 
 CPU = torch.device("cpu")
 T = 300
@@ -75,7 +75,7 @@ def test_the_forward_process_is_that_of_another_library_at_every_level(oracle: D
 
 def test_single_precision_meets_the_levels_too() -> None:
     """Where 1 − s/T is rounded to beyond a level, the slope would be that of the wrong side."""
-    grid = uniform_grid(T, device=CPU)
+    grid = time_grid(T, device=CPU)
     next_to = torch.stack([t + (t_next - t) for t, t_next in pairwise(grid)])  # as the solvers compute it
     for t, exact in ((TIMES.float(), TIMES), (grid[:-1], TIMES.flip(0)), (next_to[:-1], TIMES.flip(0)[1:])):
         for function in (DDPM.alpha, DDPM.beta, DDPM.dalpha, DDPM.dbeta):

@@ -218,11 +218,11 @@ def test_diffusers_runs_an_exported_pipeline_to_our_images(
 
 def ours(pipeline: Pipeline, x: torch.Tensor, g: torch.Generator) -> torch.Tensor:
     """Our solver's steps, with noise from `g`."""
-    from pipelines.solvers import SOLVERS, trajectory, uniform_grid
+    from pipelines.solvers import SOLVERS, time_grid, trajectory
 
     pipeline.model.eval()
     step = SOLVERS[pipeline.config.solver.name].step(pipeline.path, lambda x: torch.randn(x.shape, generator=g))
-    grid = uniform_grid(pipeline.config.solver.steps, device=torch.device("cpu"))
+    grid = time_grid(pipeline.config.solver.steps, device=torch.device("cpu"))
     with torch.no_grad():
         *_, end = trajectory(step, pipeline.velocity(len(x), None), x, grid)
     return end

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from pipelines.paths import PATHS, Path
-from pipelines.solvers import SOLVERS, Noise, Solver, Velocity, trajectory, uniform_grid
+from pipelines.solvers import SOLVERS, Noise, Solver, Velocity, time_grid, trajectory
 
 ODE = {name: solver for name, solver in SOLVERS.items() if solver.order is not None}
 each_solver = pytest.mark.parametrize("solver", SOLVERS.values(), ids=SOLVERS.keys())
@@ -53,7 +53,7 @@ def test_the_declared_evaluations_are_the_counted_ones(solver: Solver, steps: in
         times.append(t.item())
         return x
 
-    walk(solver, v, torch.ones(2), uniform_grid(steps, device=CPU), noise=torch.randn_like)
+    walk(solver, v, torch.ones(2), time_grid(steps, device=CPU), noise=torch.randn_like)
     assert len(times) == solver.evaluations * steps
     assert 0 <= min(times) <= max(times) <= 1 + 1e-6
 
@@ -80,7 +80,7 @@ def test_one_gaussian_is_carried_to_another_by_the_exact_map_and_back(path: str,
     x0 = torch.randn(500, 2, generator=g, dtype=torch.float64)
     m, s = torch.tensor([1.5, -2.0], dtype=torch.float64), 0.5
     v = gaussian_velocity(PATHS[path], m, s)
-    forth, back = (uniform_grid(200, device=CPU, reverse=reverse).double() for reverse in (False, True))
+    forth, back = (time_grid(200, device=CPU, reverse=reverse).double() for reverse in (False, True))
     x1 = end(SOLVERS[solver], v, x0, forth)
     torch.testing.assert_close(x1, m + s * x0, rtol=0, atol=1e-3)
     torch.testing.assert_close(end(SOLVERS[solver], v, x1, back), x0, rtol=0, atol=1e-3)
@@ -96,8 +96,8 @@ def test_a_trajectory_is_the_start_and_a_point_for_each_step_of_any_grid(solver:
 
 
 @pytest.mark.parametrize("steps", [1, 3, 50])
-def test_a_uniform_grid_has_a_point_more_than_steps_from_end_to_end(steps: int) -> None:
-    forth, back = (uniform_grid(steps, device=CPU, reverse=reverse) for reverse in (False, True))
+def test_a_time_grid_has_a_point_more_than_steps_from_end_to_end(steps: int) -> None:
+    forth, back = (time_grid(steps, device=CPU, reverse=reverse) for reverse in (False, True))
     assert (len(forth), forth[0], forth[-1]) == (steps + 1, 0, 1)
     torch.testing.assert_close(forth.diff(), torch.full((steps,), 1 / steps))
     torch.testing.assert_close(back, forth.flip(0))

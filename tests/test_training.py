@@ -150,7 +150,7 @@ def test_training_sees_the_training_split_only(tiny, tmp_path):
 def test_clipping_shortens_the_gradient_and_logs_its_length_before(tiny, tmp_path):
     trainer = Trainer(config_of(tiny, 1, clip_norm=1e-3), tmp_path, data_root=Path("data"))
     seen = []
-    trainer.optimizer.register_step_pre_hook(
+    trainer.optimizers[0].register_step_pre_hook(
         lambda optimizer, args, kwargs: seen.append(
             torch.nn.utils.get_total_norm([p.grad for g in optimizer.param_groups for p in g["params"]]).item()
         )

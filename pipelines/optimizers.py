@@ -1,0 +1,62 @@
+"""Optimisers by name: lists of torch optimisers, because Muon is for matrices and leaves the rest to AdamW."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+
+def as_matrix(kernel: Tensor) -> Tensor:
+    """[out, in, height, width] -> [out, the rest], sharing memory in whichever of the two layouts it lies."""
+    if kernel.is_contiguous():
+        return kernel.view(len(kernel), -1)
+    return kernel.permute(0, 2, 3, 1).view(len(kernel), -1)
+
+
+class KernelMuon(torch.optim.Muon):
+    """torch's Muon (Jordan et al. 2024), which accepts matrices alone, for convolution kernels: each as a matrix.
+
+    The update has the size of Adam's (Liu et al. 2025, eq. 4), so that one learning rate serves both.
+    """
+
+    def __init__(self, kernels: Iterable[nn.Parameter], lr: float) -> None:
+        self.kernels = list(kernels)
+        matrices = [nn.Parameter(as_matrix(kernel.detach())) for kernel in self.kernels]
+        super().__init__(matrices, lr=lr, weight_decay=0.0, adjust_lr_fn="match_rms_adamw")
+
+    def step(self, closure: Any = None) -> Any:
+        (group,) = self.param_groups
+        for kernel, matrix in zip(self.kernels, group["params"], strict=True):
+            # A gradient may lie in another layout than its kernel; the order of its columns must be the kernel's.
+            like = torch.empty_like(kernel).copy_(kernel.grad) if kernel.grad is not None else None
+            matrix.grad = None if like is None else as_matrix(like)
+        return super().step(closure)
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        for kernel in self.kernels:
+            kernel.grad = None
+
+
+def adam(model: nn.Module, lr: float) -> list[Optimizer]:
+    """Kingma & Ba 2015, as every published recipe here."""
+    return [torch.optim.Adam(model.parameters(), lr=lr, fused=True)]
+
+
+def muon(model: nn.Module, lr: float) -> list[Optimizer]:
+    """Muon for the weights of hidden layers; AdamW for biases, norms, embeddings and what touches the images."""
+    hidden = {name for name, p in model.named_parameters() if p.ndim >= 2 and not name.startswith(outer(model))}
+    kernels = [p for name, p in model.named_parameters() if name in hidden]
+    rest = [p for name, p in model.named_parameters() if name not in hidden]
+    return [KernelMuon(kernels, lr), torch.optim.AdamW(rest, lr=lr, betas=(0.9, 0.99), weight_decay=0.0, fused=True)]
+
+
+def outer(model: nn.Module) -> tuple[str, ...]:
+    """Names, as prefixes, of the first and the last layer with a kernel, and of embeddings."""
+    layers = [name for name, module in model.named_modules() if hasattr(module, "weight") and module.weight.ndim >= 2]
+    embeddings = [name for name, module in model.named_modules() if isinstance(module, nn.Embedding)]
+    return tuple(f"{name}." for name in {layers[0], layers[-1], *embeddings})
+
+
+OPTIMIZERS: dict[str, Callable[[nn.Module, float], list[Optimizer]]] = {"adam": adam, "muon": muon}
