@@ -56,6 +56,8 @@ def trained(pipeline: str) -> Path:
 
     folder = trained_folder(pipeline)
     if folder.is_dir():
+        if folder != Path(pipeline):
+            logging.getLogger("flowferry").info("%s: the weights in %s", pipeline, folder)
         return folder
     from pipelines.hub import local
 

@@ -14,11 +14,11 @@ from typing import Annotated, Any, Literal, TypeVar
 import tyro
 from tyro.conf import AvoidSubcommands, FlagCreatePairsOff, arg
 
+from configs.places import RUNS, SHIPPED
 from configs.presets import PIPELINES, quick
-from configs.schema import PARTS, Config, Range, UserError, pick
+from configs.schema import PARTS, Checked, Config, Range, UserError, pick
 
 T = TypeVar("T")
-RUNS = Path("runs")
 
 
 def data_root() -> Path:
@@ -141,7 +141,7 @@ class ReportOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateOptions(UseOptions):
+class EvaluateOptions(UseOptions, Checked):
     """Measure a trained pipeline: how real its results are, what they keep of the source, and what they cost."""
 
     output: Path | None = None
@@ -221,13 +221,21 @@ def named_config(pipeline: str) -> Config:
 
 
 def trained_folder(pipeline: str) -> Path:
-    """The folder with the weights of a named pipeline, the folder itself, or a hub's user/name as it stands."""
-    folder = RUNS / pipeline if pipeline in PIPELINES else Path(pipeline)
-    if not folder.is_dir():
-        if pipeline in PIPELINES:
-            raise UserError(f"no weights in {folder}: train them first with launch.py --pipeline {pipeline}")
-        if pipeline.count("/") != 1 or folder.parent.is_dir():  # not like the user/name of a hub
-            raise unknown_pipeline(pipeline, "the folder of a run, or the user/name of weights on the hub")
+    """The folder with the weights of a named pipeline, the folder itself, or a hub's user/name as it stands.
+
+    Of a named pipeline, a run of one's own comes before the weights that come with the installation.
+    """
+    if pipeline in PIPELINES:
+        own, shipped = RUNS / pipeline, SHIPPED / pipeline
+        if (own / "model" / "model.safetensors").is_file():
+            return own
+        if shipped.is_dir():
+            return shipped
+        raise UserError(f"no weights in {own}: train them first with launch.py --pipeline {pipeline}")
+    folder = Path(pipeline)
+    of_a_hub = pipeline.count("/") == 1 and not folder.parent.is_dir()  # it looks like user/name
+    if not folder.is_dir() and not of_a_hub:
+        raise unknown_pipeline(pipeline, "the folder of a run, or the user/name of weights on the hub")
     return folder
 
 

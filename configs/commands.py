@@ -5,7 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from configs.cli import RUNS
+from configs.places import RUNS
 from configs.presets import PIPELINES
 from configs.schema import PARTS, Config
 

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from configs.cli import RUNS
+from configs.places import RUNS, SHIPPED
 from configs.presets import PIPELINES
 
 
@@ -16,7 +16,9 @@ def table() -> str:
     lines = [
         "  ".join(cell.ljust(width) for cell, width in zip(row, [*widths, 0], strict=True)).rstrip() for row in rows
     ]
-    lines += ["", f"trained in {RUNS}/: " + (", ".join(told(path) for path in trained) or "none yet")]
+    shipped = sorted(path.parent.name for path in SHIPPED.glob("*/model.safetensors"))
+    lines += ["", "ready to use, with weights that come along: " + ", ".join(shipped)]
+    lines += [f"trained in {RUNS}/, which is used first: " + (", ".join(told(path) for path in trained) or "none yet")]
     return "\n".join(lines)
 
 

@@ -269,6 +269,8 @@ class TrainConfig(Checked):
     """Parts that each process's share of the batch is cut into, to fit in memory."""
     time_power: Annotated[float, Range(1)] = 1.0
     """p in the training times t = u^p with u uniform: more than 1 puts more of them near the source."""
+    source_noise: Annotated[float, Range(0)] = 0.0
+    """Standard deviation of Gaussian noise that is added to source samples in training; none is when sampling."""
     optimizer: Literal["adam", "muon"] = "adam"
     """muon: the weights of hidden layers by Muon, the rest by AdamW."""
     lr: Annotated[float, Positive] = 1e-3

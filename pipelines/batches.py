@@ -48,6 +48,8 @@ def _coupled(coupling: str, source: Any, target: Any, count: int, seed: int, num
 def draw_pairs(config: Config, source: Sampler, target: Sampler, count: int, *, seed: int, step: int) -> Pairs:
     """The global batch of one step: coupled samples, times u^p with u uniform, labels dropped one by one.
 
+    Noise on the source comes after the coupling, so that pairs are chosen by what they are.
+
     Where m batches are coupled at once, step s is given part s mod m of the pool s // m.
     """
     batches = config.coupling_batches
@@ -65,4 +67,8 @@ def draw_pairs(config: Config, source: Sampler, target: Sampler, count: int, *, 
     if config.classes:
         assert x1.labels is not None, "checked when the samplers were built"
         label = torch.where(dropped, config.classes, x1.labels)
-    return Pairs(x0.samples, x1.samples, t, label)
+    start = x0.samples
+    if config.train.source_noise:
+        g = generator(device, seed, "source noise", step)
+        start = start + config.train.source_noise * torch.randn(start.shape, generator=g, device=device)
+    return Pairs(start, x1.samples, t, label)

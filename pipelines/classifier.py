@@ -12,9 +12,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from tqdm import trange
 
-from configs.cli import RUNS, FeaturesOptions
+from configs.cli import FeaturesOptions
+from configs.places import FEATURES, RUNS
 from configs.schema import Config, SamplerConfig, UserError
-from configs.shipped import FEATURES
 from datasets import Sampler, build_sampler
 from datasets.keyed import generator, key
 from pipelines.checkpoint import sha256

@@ -3,6 +3,7 @@
 Where not said otherwise, samples are given as features [N, D]: of a classifier that knows such images.
 """
 
+import warnings
 from typing import NamedTuple
 
 import torch
@@ -32,7 +33,9 @@ def frechet(real: Tensor, fake: Tensor) -> float:
 def kernel(real: Tensor, fake: Tensor, *, seed: int = 0) -> float:
     """Squared maximum mean discrepancy under the kernel (x·y/D + 1)³ (Bińkowski et al. 2018), over 100 subsets."""
     size = min(1000, len(real), len(fake))
-    metric = KernelInceptionDistance(feature=Features(real.shape[1]), subset_size=size).to(real.device)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it warns that it keeps all features in memory
+        metric = KernelInceptionDistance(feature=Features(real.shape[1]), subset_size=size).to(real.device)
     metric.update(real, real=True)
     metric.update(fake, real=False)
     with torch.random.fork_rng():

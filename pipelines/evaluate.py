@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
-from configs.cli import RUNS, EvaluateOptions
+from configs.cli import EvaluateOptions
 from configs.schema import SolverConfig, UserError
 from datasets import Sampler
 from datasets.keyed import generator, key
@@ -49,10 +49,10 @@ def run(options: EvaluateOptions, folder: Path) -> int:
         evaluation = evaluation.using(solver=chosen.solver, steps=chosen.steps)
     result = evaluation.result(costs)
     print(table(result))
-    is_run = weights.located(folder) != folder  # otherwise bare weights, which are left as they are
-    output = options.output or (folder if is_run else RUNS / f"{evaluation.config.name}-evaluation")
+    own = weights.results_folder(folder, evaluation.config)
+    output = options.output or own
     evaluation.keep(result, costs, output)
-    if is_run and costs:
+    if own == folder and costs:  # other people's weights are left as they are
         weights.write_json(weights.located(folder) / weights.CONFIG, weights.describe(evaluation.config))
     log.info("%s", output / FILE)
     return 0
@@ -72,7 +72,7 @@ def eyes(run: Run, data_root: Path) -> tuple[Callable[[Tensor], tuple[Tensor, Te
         config.target,
         config.shape,
         data_root=data_root,
-        folder=run.folder.parent / "classifiers",
+        folder=weights.results_folder(run.folder, config).parent / "classifiers",
         device=run.pipeline.device,
     )
     return lambda images: seen(judge.classifier, images), judge

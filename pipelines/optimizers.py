@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+FEW = 16  # channels: a layer with fewer on either side is the network's first or last
+
 
 def as_matrix(kernel: Tensor) -> Tensor:
     """[out, in, height, width] -> [out, the rest], sharing memory in whichever of the two layouts it lies."""
@@ -45,18 +47,15 @@ def adam(model: nn.Module, lr: float) -> list[Optimizer]:
 
 
 def muon(model: nn.Module, lr: float) -> list[Optimizer]:
-    """Muon for the weights of hidden layers; AdamW for biases, norms, embeddings and what touches the images."""
-    hidden = {name for name, p in model.named_parameters() if p.ndim >= 2 and not name.startswith(outer(model))}
-    kernels = [p for name, p in model.named_parameters() if name in hidden]
-    rest = [p for name, p in model.named_parameters() if name not in hidden]
-    return [KernelMuon(kernels, lr), torch.optim.AdamW(rest, lr=lr, betas=(0.9, 0.99), weight_decay=0.0, fused=True)]
-
-
-def outer(model: nn.Module) -> tuple[str, ...]:
-    """Names, as prefixes, of the first and the last layer with a kernel, and of embeddings."""
-    layers = [name for name, module in model.named_modules() if hasattr(module, "weight") and module.weight.ndim >= 2]
-    embeddings = [name for name, module in model.named_modules() if isinstance(module, nn.Embedding)]
-    return tuple(f"{name}." for name in {layers[0], layers[-1], *embeddings})
+    """Muon for the weights of hidden layers; AdamW for biases, norms, embeddings and what touches images or classes."""
+    embeddings = [module.weight for module in model.modules() if isinstance(module, nn.Embedding)]
+    hidden: list[nn.Parameter] = []
+    rest: list[nn.Parameter] = []
+    for p in model.parameters():
+        inside = p.ndim >= 2 and min(p.shape[:2]) >= FEW and all(p is not other for other in embeddings)
+        (hidden if inside else rest).append(p)
+    adamw = torch.optim.AdamW(rest, lr=lr, betas=(0.9, 0.99), weight_decay=0.0, fused=True)
+    return [KernelMuon(hidden, lr), adamw]
 
 
 OPTIMIZERS: dict[str, Callable[[nn.Module, float], list[Optimizer]]] = {"adam": adam, "muon": muon}

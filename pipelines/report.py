@@ -30,7 +30,9 @@ GUIDANCE = (1.0, 5.0)  # at which the asked class is looked for
 
 def run(options: ReportOptions, folder: Path) -> int:
     """Writes the report of the run in `folder`."""
-    report = Report(Run.load(folder, options.data_root), options.output or folder / "report", options)
+    loaded = Run.load(folder, options.data_root)
+    out = options.output or weights.results_folder(folder, loaded.config) / "report"
+    report = Report(loaded, out, options)
     report.write()
     log.info("report of %s: %s", folder.name, report.out / "index.md")
     return 0
@@ -199,7 +201,7 @@ class Report:
             config.target,
             config.shape,
             data_root=self.options.data_root,
-            folder=self.run.folder.parent / "classifiers",
+            folder=weights.results_folder(self.run.folder, config).parent / "classifiers",
             device=self.run.pipeline.device,
         )
 

@@ -9,6 +9,7 @@ import torch
 from configs.cli import SampleOptions
 from configs.schema import UserError
 from datasets.pixels import to_pil
+from pipelines import weights
 from pipelines.pipeline import Pipeline
 from pipelines.sheets import caption, sheet
 
@@ -25,7 +26,7 @@ def run(options: SampleOptions, folder: Path) -> int:
     images = pipeline.sample(
         count, labels, seed=options.seed, batch_size=options.batch_size, data_root=options.data_root
     )
-    output = options.output or folder / "sampled"
+    output = options.output or weights.results_folder(folder, pipeline.config) / "sampled"
     output.mkdir(parents=True, exist_ok=True)
     if len(pipeline.config.shape) == 1:
         np.savetxt(output / "points.csv", images.cpu().numpy(), delimiter=",")

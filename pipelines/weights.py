@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
+from configs.places import RUNS
 from configs.schema import Config, UserError
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -98,6 +99,11 @@ def located(folder: Path) -> Path:
     if not (inner / WEIGHTS).is_file():
         raise UserError(f"no weights in {folder}: accepted is a run folder, or one with {CONFIG} and {WEIGHTS}")
     return inner
+
+
+def results_folder(folder: Path, config: Config) -> Path:
+    """Where results of the weights in `folder` go: to their run, or to runs/NAME for weights that came without one."""
+    return folder if located(folder) != folder else RUNS / config.name
 
 
 def digest(folder: Path) -> str:

@@ -27,6 +27,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "practical-unet": {"width": 4},
     "course-unet": {"width": 4},
     "attention-unet": {"widths": (16, 32, 64), "middle": 32},
+    "patch-unet": {"widths": (8, 16), "blocks": (1, 1)},
     "mlp": {"width": 8},
     "folders": {"widths": (16, 32, 32, 32)},
 }

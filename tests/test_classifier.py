@@ -11,6 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from configs.places import FEATURES
 from configs.schema import (
     DrawnColoursConfig,
     DrawnDigitsConfig,
@@ -21,7 +22,6 @@ from configs.schema import (
     SamplerConfig,
     UserError,
 )
-from configs.shipped import FEATURES
 from datasets import Sampler, build_sampler
 from datasets.samplers import Split
 from pipelines import classifier

@@ -14,14 +14,15 @@ from configs.presets import PIPELINES
 from configs.schema import Config
 
 ROOT = Path(__file__).parents[1]
+PUBLISHED = "fashion2mnist-published"
 TINY = "--quick --train.max-steps 2 --train.threads 1 --target.count 40 --solver.steps 2 --model.width 4".split()
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """A folder with two trained runs: runs/fashion2mnist and runs/noise2mnist-cfg."""
+    """A folder with two trained runs: runs/fashion2mnist-published and runs/noise2mnist-cfg."""
     root = tmp_path_factory.mktemp("trained")
-    for name, more in (("fashion2mnist", ["--source.count", "40"]), ("noise2mnist-cfg", [])):
+    for name, more in ((PUBLISHED, ["--source.count", "40"]), ("noise2mnist-cfg", [])):
         assert launch.main(["--pipeline", name, *TINY, *more, "--output-dir", str(root / "runs" / name)]) == 0
     return root
 
@@ -49,7 +50,7 @@ def test_list_names_every_pipeline_and_what_is_trained(here, capsys):
     assert launch.main(["list"]) == 0
     told = capsys.readouterr().out
     assert all(name in told for name in PIPELINES)
-    assert "trained in runs/: fashion2mnist (drawn data), noise2mnist-cfg (drawn data)" in told
+    assert f"which is used first: {PUBLISHED} (drawn data), noise2mnist-cfg (drawn data)" in told
 
 
 @pytest.mark.parametrize("name", PIPELINES)
@@ -71,13 +72,13 @@ def test_parts_are_swapped_by_name_and_then_adjusted(capsys):
 
 
 def test_quick_changes_the_data_and_the_budget_and_not_the_network(capsys):
-    config = printed_config(capsys, "--pipeline", "fashion2mnist", "--quick", "--train.lr", "0.25")
+    config = printed_config(capsys, "--pipeline", PUBLISHED, "--quick", "--train.lr", "0.25")
     assert config.drawn and config.train.minutes == 1.0 and config.train.lr == 0.25
-    assert config.model == PIPELINES["fashion2mnist"].model
+    assert config.model == PIPELINES[PUBLISHED].model
 
 
 def test_a_run_folder_is_a_pipeline(here, capsys):
-    config = printed_config(capsys, "--pipeline", "runs/fashion2mnist")
+    config = printed_config(capsys, "--pipeline", "runs/fashion2mnist-published")
     assert config.train.max_steps == 2 and config.source.kind == "drawn-garments"
 
 
@@ -86,11 +87,14 @@ def test_a_run_folder_is_a_pipeline(here, capsys):
     [
         (["foo"], ["unknown verb 'foo'", "train, sample, translate, evaluate, report, features, export, list"]),
         (["--pipeline", "fashion2mnits"], ["'fashion2mnits'", *PIPELINES]),
-        (["--pipeline", "fashion2mnist", "--train.lrr", "1"], ["--train.lrr", "did you mean --train.lr"]),
-        (["--pipeline", "fashion2mnist", "--train.lr", "x"], ["--train.lr", "'x'"]),
-        (["--pipeline", "fashion2mnist", "--train.lr", "-1"], ["lr: found -1.0", "> 0"]),
-        (["--pipeline", "fashion2mnist", "--train.schedule", "x"], ["--train.schedule", "constant", "cosine"]),
-        (["--pipeline", "fashion2mnist", "--model", "x"], ["--model 'x'", "practical-unet, course-unet"]),
+        (["--pipeline", PUBLISHED, "--train.lrr", "1"], ["--train.lrr", "did you mean --train.lr"]),
+        (["--pipeline", PUBLISHED, "--train.lr", "x"], ["--train.lr", "'x'"]),
+        (["--pipeline", PUBLISHED, "--train.lr", "-1"], ["lr: found -1.0", "> 0"]),
+        (
+            ["--pipeline", PUBLISHED, "--train.schedule", "x"],
+            ["--train.schedule", "constant", "cosine"],
+        ),
+        (["--pipeline", PUBLISHED, "--model", "x"], ["--model 'x'", "practical-unet, course-unet"]),
         (["--pipeline", "noise2mnist-cfg", "--model", "practical-unet", "--quick"], ["takes no classes", "found 10"]),
         (["--train.lr", "1"], ["--pipeline is missing", *PIPELINES]),
         (["sample", "--pipeline", "nowhere"], ["'nowhere'", *PIPELINES]),
@@ -101,15 +105,21 @@ def test_a_run_folder_is_a_pipeline(here, capsys):
         (["sample", "--pipeline", "noise2mnist-cfg", "--labels", "3-12"], ["'3-12'", "0 to 9"]),
         (["sample", "--pipeline", "noise2mnist-cfg", "--solver", "eulr"], ["'eulr'", "euler, midpoint, heun, rk4"]),
         (["sample", "--pipeline", "noise2mnist-cfg", "--steps", "0"], ["steps: found 0", "≥ 1"]),
-        (["sample", "--pipeline", "fashion2mnist", "--labels", "3"], ["fashion2mnist knows no classes"]),
-        (["translate", "--pipeline", "fashion2mnist", "--input", "no", "--output", "out"], ["--input: found no"]),
+        (
+            ["sample", "--pipeline", PUBLISHED, "--labels", "3"],
+            [f"{PUBLISHED} knows no classes"],
+        ),
+        (
+            ["translate", "--pipeline", PUBLISHED, "--input", "no", "--output", "out"],
+            ["--input: found no"],
+        ),
         (
             [
                 "translate",
                 "--pipeline",
                 "noise2mnist-cfg",
                 "--input",
-                "runs/fashion2mnist/samples/path.png",
+                "runs/fashion2mnist-published/samples/path.png",
                 "--output",
                 "out",
             ],
@@ -132,13 +142,13 @@ def test_no_data_and_no_network_is_told_in_one_line(tmp_path, monkeypatch, capsy
 
     monkeypatch.setattr(torchvision.datasets.MNIST, "download", offline)
     monkeypatch.setenv("FLOWFERRY_DATA", str(tmp_path / "nothing"))
-    told = error_of(capsys, "--pipeline", "fashion2mnist", "--output-dir", str(tmp_path / "run"))
+    told = error_of(capsys, "--pipeline", PUBLISHED, "--output-dir", str(tmp_path / "run"))
     assert all(part in told for part in (str(tmp_path / "nothing"), "--data-root", "--quick", "no network"))
     assert not (tmp_path / "run").exists()
 
 
 def test_a_dry_run_takes_a_step_and_writes_nothing(tmp_path, caplog):
-    argv = ["--pipeline", "fashion2mnist", *TINY, "--dry-run", "--output-dir", str(tmp_path / "run")]
+    argv = ["--pipeline", PUBLISHED, *TINY, "--dry-run", "--output-dir", str(tmp_path / "run")]
     with caplog.at_level("INFO", logger="flowferry"):
         assert launch.main(argv) == 0
     assert "one step: loss" in caplog.text
@@ -165,7 +175,7 @@ def test_sample_writes_the_asked_labels(here, tmp_path):
 
 
 def test_sample_of_a_translation_draws_its_source(here, tmp_path):
-    assert launch.main(["sample", "--pipeline", "fashion2mnist", "--count", "5", "--output", str(tmp_path)]) == 0
+    assert launch.main(["sample", "--pipeline", PUBLISHED, "--count", "5", "--output", str(tmp_path)]) == 0
     assert len(list(tmp_path.glob("0*.png"))) == 5
 
 
@@ -179,7 +189,7 @@ def test_translate_keeps_the_tree_and_names_what_failed(here, tmp_path, caplog):
         garment(tmp_path / "in" / name, seed, (30 + seed, 50))
     (tmp_path / "in" / "notes.txt").write_text("not an image")
     (tmp_path / "in" / "b" / "broken.png").write_bytes(b"\x89PNG not really")
-    argv = ["translate", "--pipeline", "fashion2mnist", "--input", str(tmp_path / "in"), "--batch-size", "2"]
+    argv = ["translate", "--pipeline", PUBLISHED, "--input", str(tmp_path / "in"), "--batch-size", "2"]
     assert launch.main([*argv, "--output", str(tmp_path / "out")]) == 1
     written = {str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*") if path.is_file()}
     told = {"manifest.jsonl", "failures.jsonl"}
@@ -194,10 +204,10 @@ def test_translate_of_one_file_is_the_pipeline_s_translation(here, tmp_path):
     from pipelines import Pipeline
 
     garment(tmp_path / "x.png", 0)
-    argv = ["translate", "--pipeline", "fashion2mnist", "--input", str(tmp_path / "x.png")]
+    argv = ["translate", "--pipeline", PUBLISHED, "--input", str(tmp_path / "x.png")]
     assert launch.main([*argv, "--output", str(tmp_path / "y.png"), "--steps", "3", "--solver", "heun"]) == 0
     image = load_image(tmp_path / "x.png", (1, 28, 28))[None]
-    expected = Pipeline.from_pretrained("runs/fashion2mnist").translate(image, steps=3, solver="heun")
+    expected = Pipeline.from_pretrained("runs/fashion2mnist-published").translate(image, steps=3, solver="heun")
     written = np.asarray(Image.open(tmp_path / "y.png")).astype(int)
     assert abs(written - to_pixels(expected)[0, 0].numpy()).max() <= 1  # a batch of one rounds in its own way
 
@@ -205,12 +215,12 @@ def test_translate_of_one_file_is_the_pipeline_s_translation(here, tmp_path):
 def test_two_inputs_with_one_output_are_refused_before_anything_is_written(here, tmp_path, capsys):
     garment(tmp_path / "in" / "a.png", 0)
     garment(tmp_path / "in" / "a.bmp", 1)
-    argv = ["translate", "--pipeline", "fashion2mnist", "--input", str(tmp_path / "in")]
+    argv = ["translate", "--pipeline", PUBLISHED, "--input", str(tmp_path / "in")]
     assert "a.bmp" in error_of(capsys, *argv, "--output", str(tmp_path / "out"))
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("argv", [["--help"], ["list"], ["train", "--help"], ["--pipeline", "fashion2mnist", "--x"]])
+@pytest.mark.parametrize("argv", [["--help"], ["list"], ["train", "--help"], ["--pipeline", PUBLISHED, "--x"]])
 def test_answers_that_need_no_torch_do_not_import_it(argv):
     """What keeps them under half a second; the time itself is measured in tests/benchmarks."""
     code = (

@@ -9,12 +9,21 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from configs.presets import PIPELINES
-from configs.schema import AttentionUNetConfig, Config, CourseUNetConfig, MLPConfig, PracticalUNetConfig, UserError
+from configs.schema import (
+    AttentionUNetConfig,
+    Config,
+    CourseUNetConfig,
+    MLPConfig,
+    PatchUNetConfig,
+    PracticalUNetConfig,
+    UserError,
+)
 from datasets import build_samplers
 from models import MODELS, build_model
 from models.attention_unet import AttentionUNet, SelfAttention, sinusoids
 from models.course_unet import CourseUNet
 from models.mlp import MLP
+from models.patch_unet import ModulatedBlock, PatchUNet
 from models.practical_unet import PracticalUNet
 from pipelines.batches import draw_pairs
 from pipelines.pipeline import Pipeline
@@ -483,3 +492,86 @@ def test_a_few_optimiser_steps_lower_the_loss_of_a_fixed_batch(
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < 0.9 * losses[0]
+
+
+# --- patch-unet -----------------------------------------------------------------------------------------
+
+
+def patch_unet(classes: int = 0, channels: int = 1, side: int = 28, **config) -> PatchUNet:
+    torch.manual_seed(0)
+    model = PatchUNet(PatchUNetConfig(**config), shape=(channels, side, side), classes=classes)
+    for p in model.parameters():  # what opens as zero would hide the rest
+        nn.init.normal_(p, std=0.05)
+    return model
+
+
+def small_patch_unet(**config) -> PatchUNet:
+    return patch_unet(**{"widths": (16, 24), "blocks": (1, 2), **config})
+
+
+@pytest.mark.parametrize("classes", [0, 10])
+def test_patch_unet_has_the_parameters_of_its_table(classes: int) -> None:
+    def conv(cin: int, cout: int, k: int = 3) -> int:
+        return k * k * cin * cout + cout
+
+    def block(cin: int, cout: int) -> int:
+        own = 2 * cin + conv(cin, cout) + 2 * cout + conv(cout, cout) + 128 * 2 * cout + 2 * cout
+        return own + (conv(cin, cout, 1) if cin != cout else 0)
+
+    wanted = 64 * 128 + 128 + 128 * 128 + 128 + (11 * 128 if classes else 0)
+    wanted += conv(4, 48) + 2 * block(48, 48) + conv(48, 96) + 2 * block(96, 96) + conv(96, 48, 2)
+    wanted += block(96, 48) + block(48, 48) + 2 * 48 + conv(48, 4)
+    assert sum(p.numel() for p in patch_unet(classes, widths=(48, 96), blocks=(2, 2)).parameters()) == wanted
+
+
+def test_patch_unet_opens_as_zero_and_its_blocks_as_the_identity() -> None:
+    model = PatchUNet(PatchUNetConfig(), shape=(1, 28, 28), classes=0)
+    xt, t, _ = inputs()
+    assert not model(xt, t).any()
+    h = torch.randn(2, 16, 4, 4)
+    assert torch.equal(ModulatedBlock(16, 16)(h, torch.randn(2, 128)), h)
+
+
+def test_a_modulated_block_is_its_formula() -> None:
+    torch.manual_seed(0)
+    block = ModulatedBlock(16, 8)
+    for p in block.parameters():
+        nn.init.normal_(p, std=0.2)
+    x, condition = torch.randn(2, 16, 5, 6), torch.randn(2, 128)
+    h = block.conv1(F.silu(F.group_norm(x, 8, block.norm1.weight, block.norm1.bias)))
+    scale, shift = (part[:, :, None, None] for part in block.modulation(condition).split(8, dim=1))
+    h = F.group_norm(h, 8, block.norm2.weight, block.norm2.bias) * (1 + scale) + shift
+    torch.testing.assert_close(block(x, condition), block.skip(x) + block.conv2(F.silu(h)))
+
+
+def test_patch_unet_hears_time_and_label_of_each_sample() -> None:
+    xt, t, label = inputs()
+    model = small_patch_unet(classes=10).eval()
+    answer = model(xt, t, label)
+    assert answer.shape == xt.shape
+    for changed in (model(xt, t.flip(0), label), model(xt, t, label.flip(0))):
+        moved = (changed - answer).abs().amax(dim=(1, 2, 3)) > 1e-5
+        assert moved.tolist() == [True, False, True]  # the middle one is its own mirror image
+
+
+def test_patch_unet_tells_times_near_the_source_apart() -> None:
+    """What √t is for: from t = 0 to 0.01 the condition moves about as far as from 0.5 to 1."""
+    model = small_patch_unet()
+    near, far = (model.condition(torch.tensor(pair), None).diff(dim=0).norm() for pair in ([0.0, 0.01], [0.5, 1.0]))
+    assert near > far / 4
+
+
+@pytest.mark.parametrize("channels, side", [(1, 4), (3, 32)])
+def test_patch_unet_takes_multiples_of_4(channels: int, side: int) -> None:
+    x = torch.randn(2, channels, side, side)
+    assert small_patch_unet(channels=channels, side=side)(x, torch.rand(2)).shape == x.shape
+
+
+@pytest.mark.parametrize(
+    "config, side, found",
+    [({}, 30, "(1, 30, 30)"), ({"widths": (12, 24)}, 28, "(12, 24)"), ({"widths": (8, 16, 32)}, 28, "(8, 16, 32)")],
+)
+def test_patch_unet_refuses_what_does_not_fit(config: dict, side: int, found: str) -> None:
+    with pytest.raises(UserError, match=r"patch-unet: found .*accepted") as refused:
+        PatchUNet(PatchUNetConfig(**config), shape=(1, side, side), classes=0)
+    assert found in str(refused.value)

@@ -24,11 +24,11 @@ from pipelines.solvers import SOLVERS
 NULL = 10
 COS, SIN = math.cos(math.pi / 8), math.sin(math.pi / 8)  # of πt/2 at t = 1/4
 CPU = torch.device("cpu")
-each_flow = pytest.mark.parametrize("name", ["fashion2mnist", "noise2mnist", "noise2mnist-cfg"])
+each_flow = pytest.mark.parametrize("name", ["fashion2mnist-published", "noise2mnist", "noise2mnist-cfg"])
 each_sort = pytest.mark.parametrize(
     "name",
     [
-        "fashion2mnist",
+        "fashion2mnist-published",
         "noise2mnist",
         "noise2mnist-cfg",
         "ddpm-mnist-cfg",
@@ -242,7 +242,7 @@ def test_sampling_is_translating_noise_with_the_noise_of_the_same_seed(seed: int
 def test_sampling_a_translation_starts_from_test_images_of_its_source(
     tiny: Callable[..., Config], tmp_path: Path
 ) -> None:
-    config = tiny("fashion2mnist")
+    config = tiny("fashion2mnist-published")
     samples = Pipeline(config, Told(0.0)).sample(20, steps=1, data_root=tmp_path)  # what stays as it is drawn
     source = build_sampler(config.source, config.shape, data_root=tmp_path, split="test", device=samples.device)
     garments = source.draw(64, seed=0, step=0).samples  # all of them
@@ -293,7 +293,7 @@ def test_labels_that_do_not_fit_are_refused_before_anything_is_computed(
 
 def test_a_batch_of_none_is_refused(tiny: Callable[..., Config]) -> None:
     with pytest.raises(UserError, match="batch_size: found 0"):
-        Pipeline(tiny("fashion2mnist"), Told()).translate(images(3), batch_size=0)
+        Pipeline(tiny("fashion2mnist-published"), Told()).translate(images(3), batch_size=0)
 
 
 def test_images_are_clipped_and_recovered_noise_is_not(tiny: Callable[..., Config]) -> None:
@@ -306,7 +306,7 @@ def test_images_are_clipped_and_recovered_noise_is_not(tiny: Callable[..., Confi
 
 def test_labels_are_refused_where_there_are_no_classes(tiny: Callable[..., Config]) -> None:
     with pytest.raises(UserError, match="fashion2mnist knows no classes"):
-        Pipeline(tiny("fashion2mnist"), Told(0.0)).translate(images(1), torch.tensor([3]), steps=1)
+        Pipeline(tiny("fashion2mnist-published"), Told(0.0)).translate(images(1), torch.tensor([3]), steps=1)
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
@@ -542,7 +542,7 @@ def refused(match: str, made: Callable[[], Any]) -> None:
 
 def test_the_ancestral_solver_is_refused_where_the_source_is_not_unit_noise(tiny: Callable[..., Config]) -> None:
     ancestral = SolverConfig(name="ancestral")
-    for name in ("fashion2mnist", "denoise-mnist"):
+    for name in ("fashion2mnist-published", "denoise-mnist"):
         kind = tiny(name).source.kind
         match = f"^solver ancestral: found the source {kind}, accepted is unit Gaussian noise$"
         refused(match, lambda name=name: tiny(name, solver=ancestral))

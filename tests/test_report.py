@@ -90,7 +90,7 @@ def test_a_plane_is_reported_beside_the_other_path(tiny: Callable[..., Config], 
 
 
 def test_weights_alone_can_be_reported(tiny: Callable[..., Config], tmp_path: Path) -> None:
-    config = tiny("fashion2mnist")
+    config = tiny("fashion2mnist-published")
     config = replace(config, solver=replace(config.solver, steps=2))
     Pipeline(config).save_pretrained(tmp_path / "run" / "model")
     text = written(tmp_path / "run")

@@ -371,7 +371,7 @@ def test_noisy_is_refused_as_a_target(tiny: Callable[..., Config], tmp_path: Pat
 def test_given_pairs_of_data_sets_of_different_sizes_are_refused(
     source: SamplerConfig, told: str, tiny: Callable[..., Config], tmp_path: Path
 ) -> None:
-    config = tiny("fashion2mnist", source=source, coupling="given")
+    config = tiny("fashion2mnist-published", source=source, coupling="given")
     with pytest.raises(UserError, match=f"^coupling given: found {told} and 64 of drawn-digits"):
         build_samplers(config, data_root=tmp_path, split="train", device=CPU)
     build_samplers(replace(config, coupling="independent"), data_root=tmp_path, split="train", device=CPU)

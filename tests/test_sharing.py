@@ -164,7 +164,7 @@ def test_what_no_hub_has_is_refused_in_one_line(
 def test_export_writes_a_run_s_weights_and_a_card_with_what_was_measured(
     tiny: Callable[..., Config], tmp_path: Path
 ) -> None:
-    config = tiny("fashion2mnist")
+    config = tiny("fashion2mnist-published")
     train = replace(config.train, max_steps=3, batch_size=8, threads=1)
     Trainer(
         replace(config, train=train, solver=replace(config.solver, steps=2)), tmp_path / "run", data_root=Path()
@@ -243,7 +243,7 @@ def test_an_exported_network_is_guided_where_it_is_told_classes(tiny: Callable[.
     torch.testing.assert_close(found, -expected)
 
 
-@pytest.mark.parametrize("name", ["fashion2mnist", "moons", "denoise-noise"])
+@pytest.mark.parametrize("name", ["fashion2mnist-published", "moons", "denoise-noise"])
 def test_what_diffusers_has_no_pipeline_for_is_refused(
     name: str, tiny: Callable[..., Config], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

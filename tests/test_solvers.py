@@ -102,3 +102,11 @@ def test_a_time_grid_has_a_point_more_than_steps_from_end_to_end(steps: int) -> 
     torch.testing.assert_close(forth.diff(), torch.full((steps,), 1 / steps))
     torch.testing.assert_close(back, forth.flip(0))
     assert (back[0], back[-1]) == (1, 0)
+
+
+@pytest.mark.parametrize("power", [1.0, 2.0, 3.5])
+def test_the_grid_is_a_power_of_the_uniform_one_and_the_same_points_back(power: float) -> None:
+    grid = time_grid(8, power=power, device=torch.device("cpu"))
+    assert grid.tolist() == pytest.approx([(k / 8) ** power for k in range(9)])
+    back = time_grid(8, power=power, device=torch.device("cpu"), reverse=True)
+    torch.testing.assert_close(back, grid.flip(0))

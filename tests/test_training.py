@@ -26,7 +26,7 @@ TINY = "--quick --train.minutes 100 --train.threads 1 --source.count 64 --target
 TINY += "--solver.steps 2 --seed 3".split()
 
 
-def config_of(tiny, steps: int, name: str = "fashion2mnist", **train) -> Config:
+def config_of(tiny, steps: int, name: str = "fashion2mnist-published", **train) -> Config:
     config = tiny(name, seed=3)
     train = {"batch_size": 16, "max_steps": steps, "show_epochs": 0, "threads": 1, **train}
     return replace(config, train=replace(config.train, **train), solver=replace(config.solver, steps=2))
@@ -68,7 +68,7 @@ def test_the_same_command_trains_the_same_weights(tiny, tmp_path):
     assert_same_tensors(*(tmp_path / name / "model" / "model.safetensors" for name in ("a", "b")))
 
 
-@pytest.mark.parametrize("name", ["fashion2mnist", "noise2mnist-cfg"])
+@pytest.mark.parametrize("name", ["fashion2mnist-published", "noise2mnist-cfg"])
 def test_a_resumed_run_ends_bit_for_bit_like_one_never_stopped(tiny, tmp_path, name):
     schedule = {"schedule": "linear", "warmup_steps": 2, "epochs": 2}
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
@@ -121,7 +121,7 @@ def test_two_processes_train_like_one_beside_the_other_datasets_library(tiny, tm
         "Metadata-Version: 2.1\nName: datasets\nVersion: 4.0.0\n"
     )
     env = {**os.environ, "PYTHONPATH": str(other), "PYTHONUTF8": "1"}
-    args = ["launch.py", "--pipeline", "fashion2mnist", *TINY, "--train.max-steps", "4"]
+    args = ["launch.py", "--pipeline", "fashion2mnist-published", *TINY, "--train.max-steps", "4"]
     one = [sys.executable, *args, "--output-dir", str(tmp_path / "one")]
     two = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", *args]
     two += ["--output-dir", str(tmp_path / "two"), "--train.accumulate", "2"]
@@ -271,7 +271,7 @@ def test_a_broken_newest_checkpoint_is_named_and_the_older_one_resumed(tiny, tmp
     ids=["ctrl-c", "terminated", "launcher terminated"],
 )
 def test_a_signal_saves_and_leaves(tmp_path, launcher, signum, code):
-    command = [*launcher, "launch.py", "--pipeline", "fashion2mnist", *TINY]
+    command = [*launcher, "launch.py", "--pipeline", "fashion2mnist-published", *TINY]
     command += ["--train.epochs", "100000", "--train.checkpoint-steps", "5", "--output-dir", str(tmp_path)]
     log = (tmp_path / "log").open("w")
     process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)

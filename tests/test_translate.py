@@ -114,7 +114,7 @@ def hostile_tree(root: Path) -> dict[str, str]:
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Weights of a tiny fashion2mnist."""
     folder = tmp_path_factory.mktemp("weights") / "tiny"
-    return saved(folder, "fashion2mnist", {"width": 4})
+    return saved(folder, "fashion2mnist-published", {"width": 4})
 
 
 def saved(folder: Path, name: str, model: dict[str, object]) -> Path:
@@ -319,7 +319,7 @@ def test_only_what_changed_is_done_again(trained: Path, tmp_path: Path, caplog: 
 
 def test_other_weights_do_all_of_it_again(tmp_path: Path) -> None:
     source, out = a_few(tmp_path / "in"), tmp_path / "out"
-    weights = saved(tmp_path / "weights", "fashion2mnist", {"width": 4})
+    weights = saved(tmp_path / "weights", "fashion2mnist-published", {"width": 4})
     assert translate(weights, source, out) == 0
     before = contents(out)
     pipeline = Pipeline.from_pretrained(weights)
@@ -350,7 +350,7 @@ def test_what_failed_is_tried_again_and_no_longer_told_when_it_is_mended(trained
 # --- nothing else changes a bit -------------------------------------------------------------------------
 
 NETWORKS = {
-    "practical-unet": ("fashion2mnist", {"width": 32}, ()),
+    "practical-unet": ("fashion2mnist-published", {"width": 32}, ()),
     "course-unet": ("noise2mnist-cfg", {"width": 16}, ("--reverse", "--labels", "3", "--guidance", "2")),
     "attention-unet": ("noise2cifar", {"widths": (16, 32), "attention": (True,), "middle": 32}, ("--reverse",)),
 }
@@ -422,7 +422,7 @@ print(os.waitstatus_to_exitcode(os.waitpid(begin(), 0)[1]))
 
 
 def test_a_run_killed_at_ten_random_moments_ends_with_the_same_bytes(tmp_path: Path) -> None:
-    weights = saved(tmp_path / "weights", "fashion2mnist", {"width": 32})
+    weights = saved(tmp_path / "weights", "fashion2mnist-published", {"width": 32})
     source = a_few(tmp_path / "in", 500)
     options = ("--batch-size", "16", "--steps", "1")
     assert translate(weights, source, tmp_path / "whole", *options) == 0

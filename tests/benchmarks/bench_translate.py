@@ -1,6 +1,6 @@
 """`translate` of a folder against the bare model on the same images in memory; its memory against the folder's size.
 
-    python tests/benchmarks/bench_translate.py --pipeline runs/fashion2mnist --data-root data --files 10000 --rounds 1
+    python tests/benchmarks/bench_translate.py --pipeline runs/fashion2mnist-published --data-root data --files 10000 --rounds 1
     python tests/benchmarks/bench_translate.py --memory 1000 10000 100000
 
 The first exports FashionMNIST's test images as PNG files and then takes turns: A carries them from memory to memory, B
@@ -79,7 +79,7 @@ def memory(counts: list[int]) -> None:
 
 def one(count: int) -> None:
     """Peak memory of the translation of `count` files of 4 × 4 pixels, over what it was before the first."""
-    config = PIPELINES["fashion2mnist"]
+    config = PIPELINES["fashion2mnist-published"]
     config = type(config)(**{**vars(config), "model": PracticalUNetConfig(width=1), "solver": SolverConfig(steps=1)})
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
@@ -100,7 +100,7 @@ def one(count: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pipeline", default="runs/fashion2mnist")
+    parser.add_argument("--pipeline", default="runs/fashion2mnist-published")
     parser.add_argument("--data-root", type=Path, default=Path("data"))
     parser.add_argument("--files", type=int, default=10_000)
     parser.add_argument("--steps", type=int)

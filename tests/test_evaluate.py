@@ -1,0 +1,221 @@
+"""The verb `evaluate`: pipelines/evaluate.py and costs.py, on drawn data and networks that were never trained."""
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import Tensor
+
+from configs.cli import EvaluateOptions
+from configs.schema import Config, ImageFolderConfig, UserError
+from launch import main
+from pipelines import Pipeline, evaluate, weights
+from pipelines.checkpoint import sha256
+from pipelines.costs import Cost, cheapest, ladder
+
+CPU = torch.device("cpu")
+
+
+def run_of(config: Config, folder: Path) -> Path:
+    """A run's folder, as after no training at all."""
+    torch.manual_seed(0)
+    Pipeline(config).save_pretrained(folder / "model")
+    weights.write_json(folder / "config.json", weights.describe(config))
+    return folder
+
+
+def asked(folder: Path, *more: str) -> list[str]:
+    return ["evaluate", "--pipeline", str(folder), "--data-root", str(folder), *more]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of runs; the classifiers that are trained for one serve the next."""
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture
+def translator(tiny: Callable[..., Config], runs: Path) -> Path:
+    return run_of(tiny("fashion2mnist"), runs / "fashion2mnist")
+
+
+def result_of(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / evaluate.FILE).read_text())
+
+
+# --- what is measured -------------------------------------------------------------------------------------
+
+
+def test_a_translation_is_measured_on_both_sides(translator: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(asked(translator, "--count", "64")) == 0
+    result, printed = result_of(translator), capsys.readouterr().out
+    assert set(result["target"]) == set(result["real"]) >= {"frechet", "kernel", "precision", "coverage", "memorised"}
+    assert set(result["translation"]) == set(result["shuffled"]) == {"distance", "mutual information", "round trip"}
+    assert (result["count"], result["data"]) == (64, weights.DRAWN)
+    assert result["weights_sha256"] == sha256(translator / "model" / "model.safetensors")
+    (file,) = (translator.parent / "classifiers").glob("drawn-digits*")
+    assert result["features"]["sha256"] == sha256(file)
+    assert 0 <= result["target"]["class entropy"] <= math.log(10) + 1e-9
+    shares = [value for name, value in result["real"].items() if name.startswith("share of class")]
+    assert sum(shares) == pytest.approx(1)
+    for name, value in {**result["target"], **result["translation"]}.items():
+        assert f"{name} " in printed and f"{value:.4g}" in printed
+    # Drawn digits are far nearer to drawn digits than what an untrained network makes of garments.
+    assert result["real"]["frechet"] < result["target"]["frechet"] / 3
+    assert result["real"]["precision"] > result["target"]["precision"]
+    assert result["translation"]["distance"] < result["shuffled"]["distance"]  # an untrained network changes little
+
+
+def test_the_cheapest_setting_is_kept_with_the_weights_and_the_figures_are_of_it(translator: Path) -> None:
+    assert main(asked(translator, "--count", "32")) == 0
+    result = result_of(translator)
+    chosen = cheapest([Cost(**cost) for cost in result["cost"]])
+    kept = Pipeline.from_pretrained(translator).config.solver
+    assert (kept.name, kept.steps) == (chosen.solver, chosen.steps)
+    assert result["nfe"] == chosen.nfe
+    assert result["target"]["frechet"] == pytest.approx(chosen.frechet)
+    begun = weights.read_config(translator / "config.json")
+    assert begun.solver.steps == 25  # what training goes on with is as it was
+    assert Image.open(translator / "evaluation.png").size[0] > 300
+
+
+def test_a_second_run_gives_the_same_figures(translator: Path) -> None:
+    found = []
+    for _ in range(2):
+        assert main(asked(translator, "--count", "32")) == 0
+        found.append({name: value for name, value in result_of(translator).items() if name != "timing"})
+    assert found[0] == found[1]
+    assert main(asked(translator, "--count", "32", "--seed", "1")) == 0
+    assert result_of(translator)["target"] != found[0]["target"]
+
+
+def test_a_setting_that_is_asked_for_is_measured_and_nothing_is_kept(translator: Path) -> None:
+    before = sha256(translator / "model" / "config.json")
+    assert main(asked(translator, "--count", "32", "--solver", "heun", "--steps", "3")) == 0
+    result = result_of(translator)
+    assert result["nfe"] == 6 and "heun, 3 steps" in result["sampling"] and "cost" not in result
+    assert sha256(translator / "model" / "config.json") == before
+
+
+def test_tensorboard_has_the_figures(translator: Path) -> None:
+    assert main(asked(translator, "--count", "32", "--skip-cost")) == 0
+    events = EventAccumulator(str(translator / "tensorboard"))
+    events.Reload()
+    told = result_of(translator)
+    last = events.Scalars("evaluation/frechet")[-1]
+    assert last.value == pytest.approx(told["target"]["frechet"], rel=1e-6)
+    assert "evaluation/round_trip" in events.Tags()["scalars"]
+
+
+def test_classes_that_were_asked_for_are_counted(tiny: Callable[..., Config], runs: Path) -> None:
+    folder = run_of(tiny("noise2mnist-cfg"), runs / "cfg")
+    assert main(asked(folder, "--count", "40", "--steps", "2")) == 0
+    result = result_of(folder)
+    assert 0 <= result["translation"]["asked class"] <= 1
+    assert "mutual information" not in result["translation"]  # noise has no labels
+    assert result["nfe"] == 4  # two steps, two forwards each
+
+
+class Oracle:
+    """A pipeline that gives what the samplers hold: the target image of the same class."""
+
+    def __init__(self, pipeline: Pipeline, answers: Callable[[Tensor], Tensor]) -> None:
+        self.pipeline, self.answers = pipeline, answers
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.pipeline, name)
+
+    def translate(self, x: Tensor, labels: Tensor | None = None, **options: Any) -> Tensor:
+        return self.answers(x)
+
+    def invert(self, x: Tensor, labels: Tensor | None = None, **options: Any) -> Tensor:
+        return x
+
+
+def evaluation_of(folder: Path, answers: Callable[..., Tensor], **options: Any) -> evaluate.Evaluation:
+    told = EvaluateOptions(pipeline=str(folder), data_root=folder, **options)
+    made = evaluate.Evaluation.of(evaluate.Run.load(folder, folder), told)
+    return replace(made, pipeline=Oracle(made.pipeline, answers))  # type: ignore[arg-type]
+
+
+def test_perfect_answers_have_perfect_figures(tiny: Callable[..., Config], runs: Path) -> None:
+    folder = run_of(tiny("fashion2mnist", coupling="label"), runs / "labels")
+    plain = evaluation_of(folder, lambda x: x, count=60)
+    digits = plain.run.train[1]
+    assert plain.source.labels is not None
+    right = digits.of_labels(plain.source.labels, seed=0, step=0).samples  # type: ignore[attr-defined]
+    perfect = evaluation_of(folder, lambda x: right, count=60)
+    kept, chance = perfect.translation_side()
+    assert kept["same label"] > 0.9 > 0.4 > chance["same label"]
+    assert kept["mutual information"] > 2 * chance["mutual information"]
+    target, _ = perfect.target_side()
+    assert target["memorised"] == 1  # they are training images
+    assert target["frechet"] < plain.target_side()[0]["frechet"]
+    back = evaluation_of(folder, lambda x: x, count=60).translation_side()[0]
+    assert back["round trip"] == 0 and back["distance"] == 0
+
+
+# --- without a classifier ---------------------------------------------------------------------------------
+
+
+def test_points_in_the_plane_are_their_own_features(tiny: Callable[..., Config], runs: Path) -> None:
+    folder = run_of(tiny("moons"), runs / "moons")
+    assert main(asked(folder, "--count", "100", "--steps", "4")) == 0
+    result = result_of(folder)
+    assert "features" not in result and "memorised" not in result["target"]
+    assert result["real"]["frechet"] < 0.1 < result["target"]["frechet"]
+
+
+def test_images_without_classes_are_told_so_and_the_rest_is_measured(
+    tiny: Callable[..., Config], runs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos = runs / "photos"
+    photos.mkdir(exist_ok=True)
+    for index in range(20):
+        Image.new("RGB", (64, 64), (10 * index, 100, 50)).save(photos / f"{index}.png")
+    config = tiny("folders")
+    config = replace(config, target=ImageFolderConfig(root=str(photos)))
+    folder = run_of(config, runs / "unlabelled")
+    assert main(asked(folder, "--count", "16", "--steps", "1")) == 0
+    result = result_of(folder)
+    assert result["features"].startswith("none: image-folder has no labels")
+    assert "target" not in result and result["translation"]["distance"] > 0
+    assert "none: image-folder has no labels" in capsys.readouterr().out
+
+
+def test_more_than_there_is_is_refused(translator: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(asked(translator, "--count", "1000")) == 2
+    assert "--count: found 1000, accepted are at most the source's 64 test samples" in capsys.readouterr().err
+    with pytest.raises(UserError, match="count"):
+        EvaluateOptions(pipeline="x", count=3)
+
+
+# --- costs ------------------------------------------------------------------------------------------------
+
+
+def test_the_cheapest_is_within_5_percent_of_the_best_and_the_best_of_its_price() -> None:
+    costs = [
+        Cost("euler", 2, 2, 2.0),
+        Cost("euler", 4, 4, 1.051),
+        Cost("euler", 8, 8, 1.049),
+        Cost("heun", 4, 8, 1.02),
+        Cost("euler", 32, 32, 1.0),
+    ]
+    assert cheapest(costs) == costs[3]
+    assert cheapest(costs[:1]) == costs[0]
+
+
+def test_the_ladder_spends_each_budget_with_each_solver(tiny: Callable[..., Config]) -> None:
+    tried = {(solver.name, solver.steps) for solver in ladder(tiny("fashion2mnist"))}
+    assert {("euler", 32), ("midpoint", 16), ("heun", 16), ("rk4", 8), ("euler", 2)} <= tried
+    assert not any(name == "ancestral" or steps < 1 for name, steps in tried)
+    ddpm = [(solver.name, solver.steps) for solver in ladder(tiny("ddpm-mnist"))]
+    assert ("ancestral", 300) in ddpm and max(steps for _, steps in ddpm) == 300
+    assert [(solver.name, solver.steps) for solver in ladder(tiny("denoise-mnist"))] == [("euler", 1)]

@@ -1,0 +1,79 @@
+"""Muon for kernels, AdamW for the rest: pipelines/optimizers.py."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from configs.presets import PIPELINES
+from models import build_model
+from pipelines.optimizers import OPTIMIZERS, KernelMuon, as_matrix
+
+
+def numbers(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("shape", [(6, 4), (6, 4, 3, 3), (6, 1, 3, 3), (6, 4, 1, 1), (1, 4, 3, 3)])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_a_matrix_shares_memory_with_its_kernel_in_either_layout(shape, layout):
+    if len(shape) == 2 and layout == torch.channels_last:
+        pytest.skip("a matrix has one layout")
+    kernel = numbers(*shape).contiguous(memory_format=layout)
+    matrix = as_matrix(kernel)
+    assert matrix.shape == (shape[0], kernel[0].numel())
+    assert matrix.data_ptr() == kernel.data_ptr()
+    for row, plane in zip(matrix, kernel, strict=True):
+        torch.testing.assert_close(row.sort().values, plane.flatten().sort().values)
+    matrix.zero_()
+    assert not kernel.any()
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("gradients", [torch.contiguous_format, torch.channels_last])
+def test_kernels_move_as_torchs_muon_moves_their_matrices(layout, gradients):
+    kernel = nn.Parameter(numbers(6, 4, 3, 3).contiguous(memory_format=layout))
+    oracle = nn.Parameter(numbers(6, 4, 3, 3).flatten(1))
+    ours = KernelMuon([kernel], lr=0.1)
+    theirs = torch.optim.Muon([oracle], lr=0.1, weight_decay=0.0, adjust_lr_fn="match_rms_adamw")
+    for step in range(3):
+        gradient = numbers(6, 4, 3, 3, seed=step + 1)
+        kernel.grad = gradient.clone(memory_format=gradients)
+        oracle.grad = gradient.flatten(1)
+        ours.step()
+        theirs.step()
+        ours.zero_grad()
+    assert kernel.grad is None
+    # The order of the columns differs between layouts, and Newton–Schulz runs in bfloat16.
+    torch.testing.assert_close(kernel.detach().flatten(1), oracle.detach(), atol=5e-3, rtol=0)
+
+
+@pytest.mark.parametrize("pipeline", ["fashion2mnist", "noise2mnist-cfg", "noise2fashion", "moons"])
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_every_parameter_has_one_optimiser(name, pipeline):
+    torch.manual_seed(0)
+    model = build_model(PIPELINES[pipeline])
+    optimizers = OPTIMIZERS[name](model, 1e-3)
+    places = [p.data_ptr() for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]]
+    assert sorted(places) == sorted(p.data_ptr() for p in model.parameters())
+    before = [p.detach().clone() for p in model.parameters()]
+    for p in model.parameters():
+        p.grad = torch.randn_like(p)
+    for optimizer in optimizers:
+        optimizer.step()
+    assert all(not torch.equal(p, old) for p, old in zip(model.parameters(), before, strict=True))
+    for optimizer in optimizers:
+        optimizer.zero_grad()
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_one_rate_serves_both():
+    """An update by Muon is as large as one by Adam, whose elements are about the learning rate."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(32, 64), nn.Linear(64, 64), nn.Linear(64, 64), nn.Linear(64, 8))
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    for p in model.parameters():
+        p.grad = torch.randn_like(p)
+    for optimizer in OPTIMIZERS["muon"](model, 1e-2):
+        optimizer.step()
+    moved = {name: (p - before[name]).square().mean().sqrt().item() for name, p in model.named_parameters()}
+    assert all(0.1e-2 < size < 1.1e-2 for size in moved.values()), moved
