@@ -300,6 +300,11 @@ class TrainConfig(Checked):
     show_epochs: Annotated[int, Range(0)] = 1
     """Evaluate and draw the sheets every so many epochs, and after the first; 0: only at the end."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.optimizer == "muon" and self.precision == "fp16":  # which would have to scale gradients it never sees
+            raise UserError("precision fp16: found optimizer muon, accepted with it: auto, fp32, bf16")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Config(Checked):

@@ -110,3 +110,7 @@ def load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor])
         index, name = key.split(".", 1)
         state.setdefault(int(index), {})[name] = tensor
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    for parameter, slots in optimizer.state.items():
+        for name, tensor in slots.items():
+            if tensor.shape == parameter.shape:  # in the parameter's layout, which fused steps take for granted
+                slots[name] = torch.empty_like(parameter, dtype=tensor.dtype).copy_(tensor)

@@ -154,7 +154,8 @@ def test_data_without_labels_is_refused_in_one_line(name: str) -> None:
 
 @pytest.fixture
 def garments(tiny: Callable[..., Config]) -> Config:
-    return tiny("fashion2mnist", coupling="ot", coupling_batches=3)
+    config = tiny("fashion2mnist", coupling="ot", coupling_batches=3)
+    return replace(config, train=replace(config.train, source_noise=0.0))
 
 
 def samplers(config: Config, tmp_path: Path) -> tuple[Sampler, Sampler]:

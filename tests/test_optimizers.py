@@ -5,6 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from configs.presets import PIPELINES
+from configs.schema import TrainConfig, UserError
 from models import build_model
 from pipelines.optimizers import OPTIMIZERS, KernelMuon, as_matrix
 
@@ -77,3 +78,8 @@ def test_one_rate_serves_both():
         optimizer.step()
     moved = {name: (p - before[name]).square().mean().sqrt().item() for name, p in model.named_parameters()}
     assert all(0.1e-2 < size < 1.1e-2 for size in moved.values()), moved
+
+
+def test_half_precision_with_muon_is_refused():
+    with pytest.raises(UserError, match="precision fp16: found optimizer muon, accepted"):
+        TrainConfig(optimizer="muon", precision="fp16")

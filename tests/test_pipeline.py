@@ -305,7 +305,7 @@ def test_images_are_clipped_and_recovered_noise_is_not(tiny: Callable[..., Confi
 
 
 def test_labels_are_refused_where_there_are_no_classes(tiny: Callable[..., Config]) -> None:
-    with pytest.raises(UserError, match="fashion2mnist knows no classes"):
+    with pytest.raises(UserError, match="fashion2mnist-published knows no classes"):
         Pipeline(tiny("fashion2mnist-published"), Told(0.0)).translate(images(1), torch.tensor([3]), steps=1)
 
 

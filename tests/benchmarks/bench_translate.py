@@ -1,6 +1,6 @@
 """`translate` of a folder against the bare model on the same images in memory; its memory against the folder's size.
 
-    python tests/benchmarks/bench_translate.py --pipeline runs/fashion2mnist-published --data-root data --files 10000 --rounds 1
+    python tests/benchmarks/bench_translate.py --data-root data --files 10000 --rounds 1
     python tests/benchmarks/bench_translate.py --memory 1000 10000 100000
 
 The first exports FashionMNIST's test images as PNG files and then takes turns: A carries them from memory to memory, B
