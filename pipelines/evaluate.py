@@ -29,7 +29,6 @@ from pipelines.sheets import caption, how
 
 log = logging.getLogger("flowferry")
 
-FILE = "evaluation.json"
 MOST = 10_000  # real samples that are compared with
 BACK = 500  # results that are carried back to the source
 
@@ -54,7 +53,7 @@ def run(options: EvaluateOptions, folder: Path) -> int:
     evaluation.keep(result, costs, output)
     if own == folder and costs:  # other people's weights are left as they are
         weights.write_json(weights.located(folder) / weights.CONFIG, weights.describe(evaluation.config))
-    log.info("%s", output / FILE)
+    log.info("%s", output / weights.EVALUATION)
     return 0
 
 
@@ -242,7 +241,7 @@ class Evaluation:
 
     def keep(self, result: dict[str, Any], costs: list[Cost], output: Path) -> None:
         output.mkdir(parents=True, exist_ok=True)
-        weights.write_json(output / FILE, result)
+        weights.write_json(output / weights.EVALUATION, result)
         with SummaryWriter(str(output / "tensorboard")) as writer:
             for group in ("target", "translation"):
                 for name, value in result.get(group, {}).items():

@@ -1,5 +1,6 @@
 """The verb `export`: weights to be shared, and weights for another library."""
 
+import json
 import logging
 import shutil
 from collections.abc import Callable
@@ -33,16 +34,25 @@ def for_sharing(pipeline: Pipeline, folder: Path, options: ExportOptions) -> Non
     options.output.mkdir(parents=True, exist_ok=True)
     for name in (weights.CONFIG, weights.WEIGHTS):
         shutil.copyfile(weights.located(folder) / name, options.output / name)
+    if (folder / weights.EVALUATION).is_file():
+        shutil.copyfile(folder / weights.EVALUATION, options.output / weights.EVALUATION)
     told = hub.card(pipeline.config, measured(folder), options.push or str(options.output))
     weights.write_aside(options.output / hub.CARD, told.encode())
 
 
 def measured(folder: Path) -> dict[str, float]:
-    """What a run's log knows of its quality; nothing where only the weights were kept."""
+    """What a run's log and its evaluation know of its quality; nothing where only the weights were kept."""
     rows = read_metrics(folder / "metrics.jsonl")
-    if not (losses := [row["eval/loss"] for row in rows if "eval/loss" in row]):
-        return {}
-    return {"training steps": rows[-1]["step"], "held-out loss": losses[-1]}
+    told: dict[str, float] = {}
+    if losses := [row["eval/loss"] for row in rows if "eval/loss" in row]:
+        told = {"training steps": rows[-1]["step"], "held-out loss": losses[-1]}
+    if (folder / weights.EVALUATION).is_file():
+        result = json.loads((folder / weights.EVALUATION).read_text())
+        told |= {"samples": result["count"]}
+        told |= {name: value for name, value in result.get("target", {}).items() if "share" not in name}
+        told |= {"frechet of as many real images": result["real"]["frechet"]} if "real" in result else {}
+        told |= result["translation"]
+    return told
 
 
 # --- diffusers ------------------------------------------------------------------------------------------

@@ -7,6 +7,8 @@ from pathlib import Path
 from huggingface_hub import HfApi, ModelCard, ModelCardData, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
+from configs.commands import training_command
+from configs.places import RUNS
 from configs.schema import Config, UserError
 from pipelines import weights
 
@@ -63,6 +65,7 @@ def card(config: Config, results: Mapping[str, float], name: str) -> str:
         "path, coupling": f"{config.path}, {config.coupling}",
         "sampling": f"{solver.name}, {solver.steps} steps" + (f", guidance {solver.guidance:g}" if labelled else ""),
         "training": f"at most {train.epochs} epochs, batch {train.batch_size}",
+        "command": f"`{training_command(config, RUNS / config.name)}`",
         "optimiser": f"{train.optimizer} {train.lr:g}, {train.schedule}",
         **{f"measured: {what}": f"{value:g}" for what, value in results.items()},
     }

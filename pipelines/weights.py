@@ -18,6 +18,7 @@ from configs.places import RUNS
 from configs.schema import Config, UserError
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
+EVALUATION = "evaluation.json"  # what `evaluate` measured of them
 VERSION = version("flowferry")
 DRAWN = "drawn stand-ins (--quick), not the real data sets"
 

@@ -47,7 +47,7 @@ def translator(tiny: Callable[..., Config], runs: Path) -> Path:
 
 
 def result_of(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / evaluate.FILE).read_text())
+    return json.loads((folder / weights.EVALUATION).read_text())
 
 
 # --- what is measured -------------------------------------------------------------------------------------
@@ -102,6 +102,16 @@ def test_a_setting_that_is_asked_for_is_measured_and_nothing_is_kept(translator:
     result = result_of(translator)
     assert result["nfe"] == 6 and "heun, 3 steps" in result["sampling"] and "cost" not in result
     assert sha256(translator / "model" / "config.json") == before
+
+
+def test_the_figures_travel_with_exported_weights(translator: Path, tmp_path: Path) -> None:
+    assert main(asked(translator, "--count", "32", "--skip-cost")) == 0
+    assert main(["export", "--pipeline", str(translator), "--output", str(tmp_path)]) == 0
+    result = result_of(translator)
+    assert result_of(tmp_path) == result
+    card = (tmp_path / "README.md").read_text()
+    assert f"| measured: frechet | {result['target']['frechet']:g} |" in card
+    assert f"| measured: frechet of as many real images | {result['real']['frechet']:g} |" in card
 
 
 def test_tensorboard_has_the_figures(translator: Path) -> None:
