@@ -1,0 +1,89 @@
+"""Weights that come along: they are what they say, and they work before anything was trained."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from configs.cli import trained_folder
+from configs.places import SHIPPED
+from configs.presets import PIPELINES
+from datasets import build_samplers
+from launch import main
+from pipelines import Pipeline, weights
+from pipelines.checkpoint import sha256
+
+COMPLETE = sorted(path.parent.name for path in SHIPPED.glob("*/model.safetensors"))
+each = pytest.mark.parametrize("name", COMPLETE)
+
+
+def test_the_default_translation_comes_along() -> None:
+    assert "fashion2mnist" in COMPLETE
+
+
+@each
+def test_they_are_small_named_and_measured(name: str) -> None:
+    folder = SHIPPED / name
+    assert name in PIPELINES
+    assert (folder / weights.WEIGHTS).stat().st_size < 4_000_000
+    measured = json.loads((folder / weights.EVALUATION).read_text())
+    assert measured["weights_sha256"] == sha256(folder / weights.WEIGHTS)
+    assert measured["data"] == "real"
+    card = (folder / "README.md").read_text()
+    assert "accelerate launch launch.py --pipeline" in card
+    assert f"{measured['target']['frechet']:g}" in card
+
+
+@each
+def test_they_hold_what_the_named_pipeline_would_train(name: str) -> None:
+    config = Pipeline.from_pretrained(SHIPPED / name).config
+    wanted = PIPELINES[name]
+    for part in ("source", "target", "model", "shape", "classes", "path", "prediction", "coupling"):
+        assert getattr(config, part) == getattr(wanted, part), part
+
+
+def test_translate_works_right_after_installation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Image.new("L", (28, 28), 100).save("garment.png")
+    argv = ["translate", "--pipeline", "fashion2mnist", "--input", "garment.png", "--output", "digit.png"]
+    assert main([*argv, "--steps", "1"]) == 0
+    assert Image.open("digit.png").size == (28, 28)
+    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == []
+
+
+def test_ones_own_run_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    own = Path("runs/fashion2mnist")
+    assert trained_folder("fashion2mnist") == SHIPPED / "fashion2mnist"
+    own.mkdir(parents=True)  # begun, but without weights yet
+    assert trained_folder("fashion2mnist") == SHIPPED / "fashion2mnist"
+    Pipeline(PIPELINES["fashion2mnist"]).save_pretrained(own / "model")
+    assert trained_folder("fashion2mnist") == own
+
+
+def test_a_sample_of_shipped_weights_is_not_written_into_the_installation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data_root: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    argv = ["sample", "--pipeline", "fashion2mnist", "--count", "2", "--steps", "1", "--data-root", str(data_root)]
+    assert main(argv) == 0
+    assert (tmp_path / "runs/fashion2mnist/sampled/sheet.png").is_file()
+    assert not (SHIPPED / "fashion2mnist" / "sampled").exists()
+
+
+@each
+def test_results_are_nearer_to_real_digits_than_the_garments_are(name: str, data_root: Path) -> None:
+    """The shipped figures, in small: a classifier is surer of the results than of the garments."""
+    from pipelines.classifier import seen, trained_classifier
+
+    pipe = Pipeline.from_pretrained(SHIPPED / name)
+    source, _ = build_samplers(pipe.config, data_root=data_root, split="test", device=torch.device("cpu"))
+    x0 = source.draw(64, seed=0, step=0).samples
+    place = {"data_root": data_root, "folder": Path("no-such-folder"), "device": torch.device("cpu")}
+    judge = trained_classifier(pipe.config.target, (1, 28, 28), **place).classifier
+    before, after = (seen(judge, x)[1].max(dim=1).values.mean() for x in (x0, pipe.translate(x0, steps=10)))
+    assert after > 0.75 and after > before + 0.1
