@@ -15,12 +15,12 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from configs.cli import EvaluateOptions
-from configs.schema import SolverConfig, UserError
-from datasets import Sampler
+from configs.schema import Config, SolverConfig, UserError
+from datasets import Batch, Sampler
 from datasets.keyed import generator, key
-from pipelines import distances, weights
+from pipelines import classifier, distances, weights
 from pipelines.checkpoint import sha256
-from pipelines.classifier import Judge, seen, trained_classifier
+from pipelines.classifier import Judge, trained_classifier
 from pipelines.costs import Cost, cheapest, cost_figure, measured
 from pipelines.machine import described, keep_freed_memory, use_cores
 from pipelines.pipeline import Pipeline
@@ -74,7 +74,7 @@ def eyes(run: Run, data_root: Path) -> tuple[Callable[[Tensor], tuple[Tensor, Te
         folder=weights.results_folder(run.folder, config).parent / "classifiers",
         device=run.pipeline.device,
     )
-    return lambda images: seen(judge.classifier, images), judge
+    return lambda images: classifier.seen(judge.classifier, images), judge
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,16 +100,16 @@ class Evaluation:
         return replace(self, pipeline=self.pipeline.using(**changes))
 
     @property
-    def config(self) -> Any:
+    def config(self) -> Config:
         return self.pipeline.config
 
     # --- samples -------------------------------------------------------------------------------------
 
-    def drawn(self, sampler: Sampler, count: int, name: str) -> Any:
+    def drawn(self, sampler: Sampler, count: int, name: str) -> Batch:
         return sampler.draw(count, seed=key(self.options.seed, "evaluate", name), step=0)
 
     @cached_property
-    def source(self) -> Any:
+    def source(self) -> Batch:
         return self.drawn(self.run.test[0], self.options.count, "source")
 
     @cached_property
@@ -133,12 +133,18 @@ class Evaluation:
         return self.translated[0].to(self.pipeline.device)
 
     @cached_property
-    def reference(self) -> tuple[Tensor, Tensor]:
-        """Real samples of the test split and their features."""
+    def seen(self) -> tuple[Tensor, Tensor | None]:
+        """Features and class probabilities of the results."""
+        assert self.see is not None
+        return self.see(self.outputs)
+
+    @cached_property
+    def reference(self) -> Tensor:
+        """Features of real samples of the test split."""
         assert self.see is not None
         target = self.run.test[1]
         real = self.drawn(target, min(target.size or MOST, MOST), "reference").samples
-        return real, self.see(real)[0]
+        return self.see(real)[0]
 
     # --- figures -------------------------------------------------------------------------------------
 
@@ -147,13 +153,11 @@ class Evaluation:
         assert self.see is not None
         pipeline = self.pipeline.using(solver=solver.name, steps=solver.steps)
         features, _ = self.see(self.translate(pipeline))
-        return pipeline.evaluations, distances.frechet(self.reference[1], features)
+        return pipeline.evaluations, distances.frechet(self.reference, features)
 
-    def likeness(self, samples: Tensor) -> Figures:
-        """Of any samples of the target's kind: how like the real ones they are."""
-        assert self.see is not None
-        real = self.reference[1]
-        features, probabilities = self.see(samples)
+    def likeness(self, seen: tuple[Tensor, Tensor | None]) -> Figures:
+        """How like the real ones samples are, by their features and class probabilities."""
+        real, (features, probabilities) = self.reference, seen
         figures = {
             "frechet": distances.frechet(real, features),
             "kernel": distances.kernel(real, features),
@@ -165,7 +169,7 @@ class Evaluation:
             figures |= {
                 "class entropy": distances.entropy(histogram),
                 "confidence": best.values.mean().item(),
-                **{f"share of class {label}": n / len(samples) for label, n in enumerate(histogram.tolist())},
+                **{f"share of class {label}": n / len(features) for label, n in enumerate(histogram.tolist())},
             }
         return figures
 
@@ -174,11 +178,10 @@ class Evaluation:
 
         Only for memorising are the real samples those of the test split: the training images are what it asks about.
         """
+        assert self.see is not None
         count, (train, test) = self.options.count, (self.run.train[1], self.run.test[1])
-        results, floor = (
-            self.likeness(s)
-            for s in (self.outputs, self.drawn(train, min(count, train.size or count), "floor").samples)
-        )
+        real = self.drawn(train, min(count, train.size or count), "floor").samples
+        results, floor = self.likeness(self.seen), self.likeness(self.see(real))
         if train.size is not None:
             everything = train.draw(train.size, seed=0, step=0).samples
             held_out = self.drawn(test, min(count, test.size or count), "held out").samples
@@ -192,7 +195,7 @@ class Evaluation:
         order = torch.randperm(len(x0), generator=generator("cpu", self.options.seed, "shuffle")).to(x1.device)
         kept = {"distance": rms(x1 - x0)}
         chance = {"distance": rms(x1[order] - x0)}
-        probabilities = self.see(x1)[1] if self.see else None
+        probabilities = self.seen[1] if self.see else None
         if probabilities is not None:
             found, labels = probabilities.argmax(dim=1), self.source.labels
             if labels is not None:
