@@ -299,6 +299,8 @@ class TrainConfig(Checked):
     """How many of the newest checkpoints stay."""
     show_epochs: Annotated[int, Range(0)] = 1
     """Evaluate and draw the sheets every so many epochs, and after the first; 0: only at the end."""
+    eval_samples: Annotated[int, Range(0)] = 0
+    """Test samples to be carried to the target at each evaluation, for their Fréchet distance; 0: none."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

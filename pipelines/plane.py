@@ -41,7 +41,7 @@ def frames(pipeline: Pipeline, source: Toy, target: Toy) -> list[Image.Image]:
 
         return figure(draw, caption(pipeline.config, f"t = {t:.2f}"), size=(3.6, 3.8))
 
-    return [frame(x, t) for x, t in zip(*evenly(points, 51), strict=True)]
+    return [frame(x, t) for x, t in zip(*evenly(points, 51, pipeline.config), strict=True)]
 
 
 def along(pipeline: Pipeline, source: Toy, count: int) -> Tensor:

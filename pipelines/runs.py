@@ -50,7 +50,7 @@ class Run:
     @property
     def minutes(self) -> float:
         """Of training itself: without evaluation, pictures and checkpoints."""
-        return sum(self.config.train.batch_size / row["perf/images_per_second"] for row in self.rows) / 60
+        return self.rows[-1]["perf/minutes"] if self.rows else 0.0
 
     @property
     def final_loss(self) -> float:

@@ -13,6 +13,7 @@ from datasets import Sampler
 from datasets.keyed import key
 from datasets.pixels import to_pil
 from pipelines.pipeline import Pipeline
+from pipelines.solvers import time_grid
 from pipelines.weights import DRAWN
 
 Row = tuple[str, Tensor]
@@ -86,17 +87,18 @@ def path_points(pipeline: Pipeline, source: Sampler, count: int = 8) -> Tensor:
     return torch.stack(list(pipeline.trajectory(x0, labels, seed=pipeline.config.seed)))
 
 
-def evenly(points: Tensor, count: int) -> tuple[Tensor, list[float]]:
+def evenly(points: Tensor, count: int, config: Config, *, reverse: bool = False) -> tuple[Tensor, list[float]]:
     """`count` of the points of a trajectory with their times, the first and the last included; at most all."""
     indices = torch.linspace(0, len(points) - 1, min(count, len(points))).round().long()
-    return points[indices], (indices / (len(points) - 1)).tolist()
+    grid = time_grid(len(points) - 1, power=config.solver.grid_power, reverse=reverse)
+    return points[indices], grid[indices].tolist()
 
 
 def path_sheet(config: Config, points: Tensor, when: str, *, across: int = 11) -> Image.Image:
     """A row for each sample, from t = 0 on the left to t = 1 on the right."""
-    chosen, times = evenly(points, across)
+    chosen, times = evenly(points, across, config)
     rows = [("", row) for row in chosen.transpose(0, 1)]
-    return sheet(rows, caption(config, when), columns=[f"{t:.1f}" for t in times])
+    return sheet(rows, caption(config, when), columns=[f"{t:.2f}" for t in times])
 
 
 def pictures(pipeline: Pipeline, source: Sampler, target: Sampler, when: str) -> dict[str, Image.Image]:
@@ -112,7 +114,7 @@ def frames(pipeline: Pipeline, source: Sampler, target: Sampler, *, across: int 
     config = pipeline.config
     return [
         sheet([("", row) for row in frame.split(across)], caption(config, f"t = {t:.2f}"), scale=4)
-        for frame, t in zip(*evenly(path_points(pipeline, source), 51), strict=True)
+        for frame, t in zip(*evenly(path_points(pipeline, source), 51, config), strict=True)
     ]
 
 

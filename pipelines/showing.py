@@ -66,11 +66,12 @@ def write_gif(translator: Translator, found: list[Pair], file: Path) -> None:
     """The images on their way, all at once."""
     images = torch.stack([pair.loaded.image for pair in found[:ON_WAY]])
     points = translator.way(images)
-    chosen, times = evenly(points, 51)
+    config = translator.pipeline.config
+    chosen, times = evenly(points, 51, config, reverse=translator.options.reverse)
     across = max(1, round(len(images) ** 0.5))
     frames = [
-        sheet([("", row) for row in x.split(across)], caption(translator.pipeline.config, f"t = {t:.2f}"), scale=4)
-        for x, t in zip(chosen, reversed(times) if translator.options.reverse else times, strict=True)
+        sheet([("", row) for row in x.split(across)], caption(config, f"t = {t:.2f}"), scale=4)
+        for x, t in zip(chosen, times, strict=True)
     ]
     save_gif(frames, file)
 

@@ -99,7 +99,7 @@ def trajectory(step: Step, v: Velocity, x: Tensor, grid: Tensor) -> Iterator[Ten
         yield x
 
 
-def time_grid(steps: int, *, power: float = 1.0, device: torch.device, reverse: bool = False) -> Tensor:
+def time_grid(steps: int, *, power: float = 1.0, device: torch.device | None = None, reverse: bool = False) -> Tensor:
     """t_k = (k/steps)^power, k = 0 … steps: from 0 to 1, or, reversed, the same points from 1 to 0."""
     ends = (1.0, 0.0) if reverse else (0.0, 1.0)
     return torch.linspace(*ends, steps + 1, device=device) ** power

@@ -26,6 +26,7 @@ from pipelines import checkpoint, weights
 from pipelines.batches import Pairs, draw_pairs
 from pipelines.ema import averaged
 from pipelines.figures import loss_curve
+from pipelines.likeness import Likeness, Questions, eyes
 from pipelines.machine import has_bf16, keep_freed_memory, use_cores
 from pipelines.measures import held_out_loss
 from pipelines.optimizers import OPTIMIZERS
@@ -64,6 +65,7 @@ class Trainer:
         self.model, *self.prepared_optimizers = self.accelerator.prepare(model, *self.optimizers)
         self.pipeline = Pipeline(config, self.model)
         self.shown = Pipeline(config, self.bare if self.ema is None else self.ema.module)
+        self.quality = self._quality(data_root) if config.train.eval_samples and self._main else None
         self.steps_per_epoch = math.ceil((self.target.size or config.train.epoch_size) / config.train.batch_size)
         self.total = self.steps_per_epoch * config.train.epochs
         if config.train.max_steps:
@@ -186,6 +188,7 @@ class Trainer:
             took = time.perf_counter() - started
             self._clock += took
             values["perf/images_per_second"] = self.train.batch_size / took
+            values["perf/minutes"] = self._clock / 60
             done = self.progress >= 1
             show = not self.leaving and (done or self._due(self.train.show_epochs, first=True))
             if record is not None:
@@ -222,7 +225,11 @@ class Trainer:
     # --- showing -------------------------------------------------------------------------------------
 
     def _evaluate(self) -> dict[str, float]:
-        return {"eval/loss": held_out_loss(self.shown, self.test_source, self.test_target)}
+        measured = {"eval/loss": held_out_loss(self.shown, self.test_source, self.test_target)}
+        if self.quality is not None:
+            questions, likeness = self.quality
+            measured["eval/frechet"] = likeness.frechet(questions.answers(self.shown))
+        return measured
 
     def _draw(self, record: Record, *, final: bool) -> None:
         """The sheets, always of the same samples, and the loss curve."""
@@ -285,6 +292,18 @@ class Trainer:
         config, device = self.config, self.accelerator.device
         with self.accelerator.main_process_first(), self.accelerator.local_main_process_first():
             return build_samplers(config, data_root=data_root, split=split, device=device)
+
+    def _quality(self, data_root: Path) -> tuple[Questions, Likeness]:
+        """What `eval/frechet` asks and holds against, the same as `evaluate`."""
+        config, size = self.config, self.test_source.size
+        count = config.train.eval_samples
+        if size is not None and count > size:
+            raise UserError(f"--train.eval-samples: found {count}, accepted are at most the {size} of the test split")
+        found = eyes(config, self.target, data_root=data_root, folder=self.folder.parent / "classifiers")
+        if found is None:
+            raise UserError(f"--train.eval-samples: found the target {config.target.kind} without labels; accepted: 0")
+        questions = Questions(config, (self.test_source, self.test_target), count)
+        return questions, Likeness(found.see, questions.real)
 
     def _check_batch(self) -> None:
         parts = self.accelerator.num_processes * self.train.accumulate

@@ -19,6 +19,8 @@ from launch import main
 from pipelines import Pipeline, evaluate, weights
 from pipelines.checkpoint import sha256
 from pipelines.costs import Cost, cheapest, ladder
+from pipelines.record import read_metrics
+from pipelines.trainer import Trainer
 
 CPU = torch.device("cpu")
 
@@ -84,6 +86,23 @@ def test_the_cheapest_setting_is_kept_with_the_weights_and_the_figures_are_of_it
     begun = weights.read_config(translator / "config.json")
     assert begun.solver.steps == 25  # what training goes on with is as it was
     assert Image.open(translator / "evaluation.png").size[0] > 300
+
+
+def test_training_logs_the_distance_that_evaluate_measures(tiny: Callable[..., Config], runs: Path) -> None:
+    config = tiny("fashion2mnist")
+    train = replace(config.train, minutes=None, max_steps=2, batch_size=16, eval_samples=32, threads=1)
+    config = replace(config, train=train)
+    assert Trainer(config, runs / "watched", data_root=runs).run() == 0
+    assert main(asked(runs / "watched", "--count", "32", "--skip-cost")) == 0
+    (logged,) = [row["eval/frechet"] for row in read_metrics(runs / "watched" / "metrics.jsonl") if "eval/loss" in row]
+    assert result_of(runs / "watched")["target"]["frechet"] == pytest.approx(logged)
+
+
+def test_training_cannot_measure_more_than_there_is(tiny: Callable[..., Config], runs: Path) -> None:
+    config = tiny("fashion2mnist")
+    config = replace(config, train=replace(config.train, eval_samples=1000))
+    with pytest.raises(UserError, match="eval-samples: found 1000, accepted are at most the 64"):
+        Trainer(config, runs / "watched", data_root=runs)
 
 
 def test_a_second_run_gives_the_same_figures(translator: Path) -> None:
@@ -159,8 +178,9 @@ def test_perfect_answers_have_perfect_figures(tiny: Callable[..., Config], runs:
     folder = run_of(tiny("fashion2mnist", coupling="label"), runs / "labels")
     plain = evaluation_of(folder, lambda x: x, count=60)
     digits = plain.run.train[1]
-    assert plain.source.labels is not None
-    right = digits.of_labels(plain.source.labels, seed=0, step=0).samples  # type: ignore[attr-defined]
+    labels = plain.questions.source.labels
+    assert labels is not None
+    right = digits.of_labels(labels, seed=0, step=0).samples  # type: ignore[attr-defined]
     perfect = evaluation_of(folder, lambda x: right, count=60)
     kept, chance = perfect.translation_side()
     assert kept["same label"] > 0.9 > 0.4 > chance["same label"]

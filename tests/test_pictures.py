@@ -60,12 +60,20 @@ def test_each_pipeline_has_its_pictures_and_an_animation(
         assert gif.n_frames == steps + 1 or frames[0] == frames[1]  # Pillow joins equal frames
 
 
-def test_an_animation_of_many_steps_has_fifty_one_frames_from_start_to_end() -> None:
-    points = torch.arange(301.0)[:, None]
-    chosen, times = sheets.evenly(points, 51)
+def test_an_animation_of_many_steps_has_fifty_one_frames_from_start_to_end(tiny: Callable[..., Config]) -> None:
+    points, config = torch.arange(301.0)[:, None], tiny("noise2mnist")
+    chosen, times = sheets.evenly(points, 51, config)
     assert len(chosen) == 51
     assert (chosen[0], chosen[-1]) == (0, 300)
     assert times == pytest.approx([k / 50 for k in range(51)])
+
+
+def test_pictures_of_a_path_say_the_times_of_the_solvers_grid(tiny: Callable[..., Config]) -> None:
+    config = tiny("noise2mnist")
+    config = replace(config, solver=replace(config.solver, steps=4, grid_power=2.0))
+    points = torch.arange(5.0)[:, None]
+    assert sheets.evenly(points, 51, config)[1] == pytest.approx([0, 1 / 16, 1 / 4, 9 / 16, 1])
+    assert sheets.evenly(points, 3, config, reverse=True)[1] == pytest.approx([1, 1 / 4, 0])
 
 
 def test_a_sheet_knows_greek() -> None:
