@@ -20,9 +20,9 @@ TINY = "--quick --train.max-steps 2 --train.threads 1 --target.count 40 --solver
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """A folder with two trained runs: runs/fashion2mnist-published and runs/noise2mnist-cfg."""
+    """A folder with two trained runs: runs/fashion2mnist-published and runs/noise2mnist-cfg-published."""
     root = tmp_path_factory.mktemp("trained")
-    for name, more in ((PUBLISHED, ["--source.count", "40"]), ("noise2mnist-cfg", [])):
+    for name, more in ((PUBLISHED, ["--source.count", "40"]), ("noise2mnist-cfg-published", [])):
         assert launch.main(["--pipeline", name, *TINY, *more, "--output-dir", str(root / "runs" / name)]) == 0
     return root
 
@@ -95,16 +95,22 @@ def test_a_run_folder_is_a_pipeline(here, capsys):
             ["--train.schedule", "constant", "cosine"],
         ),
         (["--pipeline", PUBLISHED, "--model", "x"], ["--model 'x'", "practical-unet, course-unet"]),
-        (["--pipeline", "noise2mnist-cfg", "--model", "practical-unet", "--quick"], ["takes no classes", "found 10"]),
+        (
+            ["--pipeline", "noise2mnist-cfg-published", "--model", "practical-unet", "--quick"],
+            ["takes no classes", "found 10"],
+        ),
         (["--train.lr", "1"], ["--pipeline is missing", *PIPELINES]),
         (["sample", "--pipeline", "nowhere"], ["'nowhere'", *PIPELINES]),
         (
             ["sample", "--pipeline", "noise2mnist"],
             ["no weights in runs/noise2mnist", "launch.py --pipeline noise2mnist"],
         ),
-        (["sample", "--pipeline", "noise2mnist-cfg", "--labels", "3-12"], ["'3-12'", "0 to 9"]),
-        (["sample", "--pipeline", "noise2mnist-cfg", "--solver", "eulr"], ["'eulr'", "euler, midpoint, heun, rk4"]),
-        (["sample", "--pipeline", "noise2mnist-cfg", "--steps", "0"], ["steps: found 0", "≥ 1"]),
+        (["sample", "--pipeline", "noise2mnist-cfg-published", "--labels", "3-12"], ["'3-12'", "0 to 9"]),
+        (
+            ["sample", "--pipeline", "noise2mnist-cfg-published", "--solver", "eulr"],
+            ["'eulr'", "euler, midpoint, heun, rk4"],
+        ),
+        (["sample", "--pipeline", "noise2mnist-cfg-published", "--steps", "0"], ["steps: found 0", "≥ 1"]),
         (
             ["sample", "--pipeline", PUBLISHED, "--labels", "3"],
             [f"{PUBLISHED} knows no classes"],
@@ -117,7 +123,7 @@ def test_a_run_folder_is_a_pipeline(here, capsys):
             [
                 "translate",
                 "--pipeline",
-                "noise2mnist-cfg",
+                "noise2mnist-cfg-published",
                 "--input",
                 "runs/fashion2mnist-published/samples/path.png",
                 "--output",
@@ -159,7 +165,7 @@ def test_sample_writes_the_asked_labels(here, tmp_path):
     argv = [
         "sample",
         "--pipeline",
-        "noise2mnist-cfg",
+        "noise2mnist-cfg-published",
         "--labels",
         "3,5-6",
         "--per-label",

@@ -24,13 +24,15 @@ from pipelines.solvers import SOLVERS
 NULL = 10
 COS, SIN = math.cos(math.pi / 8), math.sin(math.pi / 8)  # of πt/2 at t = 1/4
 CPU = torch.device("cpu")
-each_flow = pytest.mark.parametrize("name", ["fashion2mnist-published", "noise2mnist", "noise2mnist-cfg"])
+each_flow = pytest.mark.parametrize(
+    "name", ["fashion2mnist-published", "noise2mnist-published", "noise2mnist-cfg-published"]
+)
 each_sort = pytest.mark.parametrize(
     "name",
     [
         "fashion2mnist-published",
-        "noise2mnist",
-        "noise2mnist-cfg",
+        "noise2mnist-published",
+        "noise2mnist-cfg-published",
         "ddpm-mnist-cfg",
         "denoise-mnist",
         "noise2fashion",
@@ -106,7 +108,7 @@ def test_the_loss_is_the_mean_squared_error_of_the_velocity(
 ) -> None:
     x0, x1, t = images(3), images(6)[3:], torch.full((3,), 0.25)
     model, label = Told(0.1), torch.tensor([4, NULL, 1])
-    loss = Pipeline(tiny("noise2mnist-cfg", path=path), model).loss(x0, x1, t, label)
+    loss = Pipeline(tiny("noise2mnist-cfg-published", path=path), model).loss(x0, x1, t, label)
     torch.testing.assert_close(loss, ((0.1 - (dalpha * x0 + dbeta * x1)) ** 2).mean())
     ((xt, *told),) = model.asked
     torch.testing.assert_close(xt, alpha * x0 + beta * x1)
@@ -265,7 +267,7 @@ def test_sampling_from_noise_starts_from_unit_noise(tiny: Callable[..., Config])
 @pytest.mark.parametrize("batch_size", [2, 256])
 def test_each_sample_is_guided_by_its_own_label(w: float, batch_size: int, tiny: Callable[..., Config]) -> None:
     labels, x = torch.tensor([3, 0, 9, NULL, 5]), images(5)
-    moved = Pipeline(tiny("noise2mnist-cfg"), Told()).translate(
+    moved = Pipeline(tiny("noise2mnist-cfg-published"), Told()).translate(
         x, labels, guidance=w, steps=4, batch_size=batch_size
     ) - x  # fmt: skip
     uncond, cond = NULL / 100, labels / 100
@@ -275,7 +277,7 @@ def test_each_sample_is_guided_by_its_own_label(w: float, batch_size: int, tiny:
 
 def test_without_labels_a_class_conditioned_pipeline_is_told_the_null_label(tiny: Callable[..., Config]) -> None:
     model = Told()
-    Pipeline(tiny("noise2mnist-cfg"), model).translate(images(3), steps=2)
+    Pipeline(tiny("noise2mnist-cfg-published"), model).translate(images(3), steps=2)
     assert all((label == NULL).all() for _, _, label in model.asked)
 
 
@@ -287,7 +289,9 @@ def test_labels_that_do_not_fit_are_refused_before_anything_is_computed(
 ) -> None:
     model = Told()
     with pytest.raises(UserError, match=r"accepted are 3 whole numbers from 0 to 9, or 10 for untold"):
-        Pipeline(tiny("noise2mnist-cfg"), model).translate(images(3), torch.tensor(labels), steps=1, batch_size=1)
+        Pipeline(tiny("noise2mnist-cfg-published"), model).translate(
+            images(3), torch.tensor(labels), steps=1, batch_size=1
+        )
     assert not model.asked
 
 
@@ -299,8 +303,8 @@ def test_a_batch_of_none_is_refused(tiny: Callable[..., Config]) -> None:
 def test_images_are_clipped_and_recovered_noise_is_not(tiny: Callable[..., Config]) -> None:
     """Told moves every sample by its null label / 100 or less: from ±1 that leaves [-1, 1]."""
     x = torch.ones(2, 1, 28, 28)
-    there = Pipeline(tiny("noise2mnist-cfg"), Told()).translate(x, steps=1)
-    back = Pipeline(tiny("noise2mnist-cfg"), Told()).invert(-x, steps=1)
+    there = Pipeline(tiny("noise2mnist-cfg-published"), Told()).translate(x, steps=1)
+    back = Pipeline(tiny("noise2mnist-cfg-published"), Told()).invert(-x, steps=1)
     assert (there == 1).all() and (back < -1).all()
 
 
@@ -311,7 +315,13 @@ def test_labels_are_refused_where_there_are_no_classes(tiny: Callable[..., Confi
 
 @pytest.mark.parametrize("solver", SOLVERS)
 @pytest.mark.parametrize(
-    "name, w", [("noise2mnist", 5.0), ("noise2mnist-cfg", 0.0), ("noise2mnist-cfg", 1.0), ("noise2mnist-cfg", 5.0)]
+    "name, w",
+    [
+        ("noise2mnist", 5.0),
+        ("noise2mnist-cfg-published", 0.0),
+        ("noise2mnist-cfg-published", 1.0),
+        ("noise2mnist-cfg-published", 5.0),
+    ],
 )
 def test_the_evaluations_told_are_the_rows_the_network_saw(
     solver: str, name: str, w: float, tiny: Callable[..., Config]
@@ -323,7 +333,7 @@ def test_the_evaluations_told_are_the_rows_the_network_saw(
 
 
 def test_using_changes_what_it_is_told_and_nothing_else(tiny: Callable[..., Config]) -> None:
-    carrier = Pipeline(tiny("noise2mnist-cfg"), Told())
+    carrier = Pipeline(tiny("noise2mnist-cfg-published"), Told())
     assert carrier.using().config == carrier.config
     changed = carrier.using(guidance=0.0).config
     assert changed == replace(carrier.config, solver=replace(carrier.config.solver, guidance=0.0))
@@ -340,7 +350,7 @@ class Rows:
         network.register_forward_hook(lambda module, inputs, output: self.calls.append(len(inputs[0])))
 
 
-@pytest.mark.parametrize("name, solver", [("noise2mnist-cfg", "euler"), ("ddpm-mnist-cfg", "ancestral")])
+@pytest.mark.parametrize("name, solver", [("noise2mnist-cfg-published", "euler"), ("ddpm-mnist-cfg", "ancestral")])
 @pytest.mark.parametrize("w, forwards", [(5.0, 2), (1.0, 1), (0.0, 1)])
 def test_guidance_costs_one_doubled_forward_a_step(
     name: str, solver: str, w: float, forwards: int, pipeline: Callable[..., Pipeline]
@@ -353,7 +363,7 @@ def test_guidance_costs_one_doubled_forward_a_step(
     assert carrier.evaluations == 3 * forwards
 
 
-@pytest.mark.parametrize("name", ["noise2mnist-cfg", "ddpm-mnist-cfg"])
+@pytest.mark.parametrize("name", ["noise2mnist-cfg-published", "ddpm-mnist-cfg"])
 def test_the_presets_with_classes_are_guided_by_5(name: str, tiny: Callable[..., Config]) -> None:
     carrier = Pipeline(tiny(name), Told(0.0))
     assert carrier.config.solver.guidance == 5
@@ -587,7 +597,7 @@ def test_predicting_the_source_is_refused_where_that_says_nothing_of_the_target(
 @pytest.fixture
 def saved(pipeline: Callable[..., Pipeline], tmp_path: Path) -> Iterator[Path]:
     """The folder of a saved class-conditioned pipeline."""
-    pipeline("noise2mnist-cfg").save_pretrained(tmp_path / "saved", step=123)
+    pipeline("noise2mnist-cfg-published").save_pretrained(tmp_path / "saved", step=123)
     yield tmp_path / "saved"
 
 
@@ -616,7 +626,7 @@ def test_the_weights_describe_themselves(saved: Path) -> None:
     with safe_open(saved / "model.safetensors", "pt") as file:
         told = file.metadata()
     expected = {
-        "pipeline": "noise2mnist-cfg",
+        "pipeline": "noise2mnist-cfg-published",
         "source": "gaussian",
         "target": "drawn-digits",
         "path": "linear",

@@ -139,7 +139,7 @@ def test_weights_go_to_a_hub_and_come_back(tiny: Callable[..., Config], a_hub: d
     assert fetched and not [path for path in fetched if "payload" in path or "README" in path]
     card = Hub.files["README.md"].decode()
     assert card.startswith("---\nlibrary_name: flowferry")
-    for told in ("course-unet", "drawn stand-ins", "measured: held-out loss | 0.125", 'from_pretrained("user/name")'):
+    for told in ("patch-unet", "drawn stand-ins", "measured: held-out loss | 0.125", 'from_pretrained("user/name")'):
         assert told in card
     assert len(list((tmp_path / "sampled").glob("*.png"))) == 3
 

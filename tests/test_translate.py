@@ -351,7 +351,7 @@ def test_what_failed_is_tried_again_and_no_longer_told_when_it_is_mended(trained
 
 NETWORKS = {
     "practical-unet": ("fashion2mnist-published", {"width": 32}, ()),
-    "course-unet": ("noise2mnist-cfg", {"width": 16}, ("--reverse", "--labels", "3", "--guidance", "2")),
+    "course-unet": ("noise2mnist-cfg-published", {"width": 16}, ("--reverse", "--labels", "3", "--guidance", "2")),
     "attention-unet": ("noise2cifar", {"widths": (16, 32), "attention": (True,), "middle": 32}, ("--reverse",)),
 }
 
@@ -465,7 +465,7 @@ def test_resize_none_refuses_other_sizes_by_name(trained: Path, tmp_path: Path) 
 
 
 def test_labels_guidance_steps_and_solver_are_the_pipeline_s(tmp_path: Path) -> None:
-    weights = saved(tmp_path / "weights", "noise2mnist-cfg", {"width": 4})
+    weights = saved(tmp_path / "weights", "noise2mnist-cfg-published", {"width": 4})
     pipeline = Pipeline.from_pretrained(weights)
     with torch.no_grad():
         for parameter in pipeline.model.parameters():
