@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from configs.schema import UserError
+from configs.checks import UserError
 
 USAGE = """\
 usage: launch.py [VERB] --pipeline NAME [OPTIONS]

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from configs.schema import Config, UserError
+from configs.checks import UserError
+from configs.schema import Config
 
 # How long, how often, on what machine and how it is shown; not what is learned from what.
 MAY_CHANGE = {"name", "summary", "solver", "epochs", "max_steps", "minutes", "accumulate", "precision", "threads"}

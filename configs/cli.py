@@ -14,9 +14,10 @@ from typing import Annotated, Any, Literal, TypeVar
 import tyro
 from tyro.conf import AvoidSubcommands, FlagCreatePairsOff, arg
 
+from configs.checks import Checked, Range, UserError
 from configs.places import RUNS, SHIPPED
 from configs.presets import PIPELINES, quick
-from configs.schema import PARTS, Checked, Config, Range, UserError, pick
+from configs.schema import PARTS, Config, pick
 
 T = TypeVar("T")
 

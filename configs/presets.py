@@ -2,10 +2,9 @@
 
 from dataclasses import replace
 
-from configs.schema import (
+from configs.parts import (
     AttentionUNetConfig,
     Cifar10Config,
-    Config,
     CourseUNetConfig,
     DrawnColoursConfig,
     DrawnDigitsConfig,
@@ -20,10 +19,9 @@ from configs.schema import (
     PatchUNetConfig,
     PracticalUNetConfig,
     SamplerConfig,
-    SolverConfig,
     SvhnConfig,
-    TrainConfig,
 )
+from configs.schema import Config, SolverConfig, TrainConfig
 
 DDPM = SolverConfig(name="ancestral", steps=300)
 PLANE = TrainConfig(epochs=20, batch_size=256, lr=2e-3, schedule="cosine", lr_final=0.0, show_epochs=10)

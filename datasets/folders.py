@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from configs.schema import ImageFolderConfig, UserError
+from configs.checks import UserError
+from configs.parts import ImageFolderConfig
 from datasets.imagefiles import check_background, decode, framed, pixels_of, read
 from datasets.keyed import key
 from datasets.pixels import to_images

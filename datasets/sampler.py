@@ -5,7 +5,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from configs.schema import UserError
+from configs.checks import UserError
 from datasets.keyed import generator, permutation
 from datasets.pixels import to_images
 

@@ -10,7 +10,9 @@ import torch.nn.functional as F
 import torchvision
 from torch import Tensor
 
-from configs.schema import Config, ImageFolderConfig, NoisyConfig, SamplerConfig, UserError
+from configs.checks import UserError
+from configs.parts import ImageFolderConfig, NoisyConfig, SamplerConfig
+from configs.schema import Config
 from datasets.drawn import draw_colours, draw_digits, draw_garments
 from datasets.folders import image_folder, partners
 from datasets.sampler import InMemory, Noisy, Sampler

@@ -6,7 +6,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from configs.schema import GaussianConfig, GaussianRingConfig, MoonsConfig
+from configs.parts import GaussianConfig, GaussianRingConfig, MoonsConfig
 from datasets.keyed import generator
 from datasets.sampler import Batch, Sampler
 

@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from configs.schema import AttentionUNetConfig, UserError
+from configs.checks import UserError
+from configs.parts import AttentionUNetConfig
 from models.shapes import image_channels, refuse_classes
 
 GROUPS, HEADS = 8, 4

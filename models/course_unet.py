@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from configs.schema import CourseUNetConfig, UserError
+from configs.checks import UserError
+from configs.parts import CourseUNetConfig
 from models.shapes import image_channels
 
 

@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from configs.schema import MLPConfig, UserError
+from configs.checks import UserError
+from configs.parts import MLPConfig
 from models.shapes import refuse_classes
 
 

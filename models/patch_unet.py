@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from configs.schema import PatchUNetConfig, UserError
+from configs.checks import UserError
+from configs.parts import PatchUNetConfig
 from models.shapes import image_channels
 
 GROUPS, CONDITION, FREQUENCIES, HIGHEST = 8, 128, 32, 200.0

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from configs.schema import PracticalUNetConfig
+from configs.parts import PracticalUNetConfig
 from models.shapes import image_channels, refuse_classes
 
 

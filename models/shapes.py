@@ -1,6 +1,6 @@
 """What a network is told of the samples it works on, checked before it is built."""
 
-from configs.schema import UserError
+from configs.checks import UserError
 
 
 def image_channels(kind: str, shape: tuple[int, ...], *, multiple: int = 1, side: int | None = None) -> int:

@@ -12,9 +12,11 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from tqdm import trange
 
+from configs.checks import UserError
 from configs.cli import FeaturesOptions
+from configs.parts import SamplerConfig
 from configs.places import FEATURES, RUNS
-from configs.schema import Config, SamplerConfig, UserError
+from configs.schema import Config
 from datasets import Sampler, build_sampler
 from datasets.keyed import generator, key
 from pipelines.checkpoint import sha256

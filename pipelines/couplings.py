@@ -10,7 +10,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from configs.schema import UserError
+from configs.checks import UserError
 from datasets import Batch, Labelled, Sampler
 from datasets.keyed import key
 

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from configs.schema import NoisyConfig
+from configs.parts import NoisyConfig
 from datasets import Sampler
 from datasets.keyed import generator, key
 from pipelines import sheets

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
+from configs.checks import UserError
 from configs.cli import EvaluateOptions
-from configs.schema import Config, SolverConfig, UserError
+from configs.schema import Config, SolverConfig
 from datasets.keyed import generator
 from pipelines import distances, weights
 from pipelines.checkpoint import sha256

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from configs.checks import UserError
 from configs.cli import ExportOptions
-from configs.schema import Config, UserError
+from configs.schema import Config
 from pipelines import hub, weights
 from pipelines.paths import PATHS
 from pipelines.pipeline import Pipeline

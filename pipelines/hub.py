@@ -7,9 +7,10 @@ from pathlib import Path
 from huggingface_hub import HfApi, ModelCard, ModelCardData, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
+from configs.checks import UserError
 from configs.commands import training_command
 from configs.places import RUNS
-from configs.schema import Config, UserError
+from configs.schema import Config
 from pipelines import weights
 
 NAME = re.compile(r"[\w.-]+/[\w.-]+")

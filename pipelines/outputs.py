@@ -13,7 +13,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from configs.schema import UserError
+from configs.checks import UserError
 from datasets.tree import order
 
 MANIFEST, FAILURES, WORK = "manifest.jsonl", "failures.jsonl", ".flowferry"

@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from configs.schema import Config, UserError
+from configs.checks import UserError
+from configs.schema import Config
 from datasets import build_source
 from datasets.keyed import key, normal_rows
 from models import build_model

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from configs.checks import UserError
 from configs.cli import SampleOptions
-from configs.schema import UserError
 from datasets.pixels import to_pil
 from pipelines import weights
 from pipelines.pipeline import Pipeline

@@ -17,7 +17,8 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from configs.changes import refuse_changes
-from configs.schema import Config, TrainConfig, UserError
+from configs.checks import UserError
+from configs.schema import Config, TrainConfig
 from datasets import Sampler, build_samplers
 from datasets.keyed import key
 from datasets.samplers import Split

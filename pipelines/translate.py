@@ -16,8 +16,8 @@ from accelerate.utils import gather_object
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from configs.checks import UserError
 from configs.cli import TranslateOptions
-from configs.schema import UserError
 from datasets.imagefiles import check_background
 from datasets.keyed import key
 from datasets.tree import IMAGE_ENDINGS, Item, Tree

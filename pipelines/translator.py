@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from configs.checks import UserError
 from configs.cli import TranslateOptions
-from configs.schema import UserError
 from datasets.imagefiles import decode, framed, read, restored, to_tensor
 from datasets.pixels import to_pil
 from datasets.tree import Item

@@ -14,8 +14,9 @@ from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
+from configs.checks import UserError
 from configs.places import RUNS
-from configs.schema import Config, UserError
+from configs.schema import Config
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 EVALUATION = "evaluation.json"  # what `evaluate` measured of them

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 import torch
 
+from configs.parts import DrawnColoursConfig, DrawnDigitsConfig, DrawnGarmentsConfig
 from configs.presets import PIPELINES
-from configs.schema import Config, DrawnColoursConfig, DrawnDigitsConfig, DrawnGarmentsConfig
+from configs.schema import Config
 
 torch.set_num_threads(1)
 

@@ -11,8 +11,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from configs.places import FEATURES
-from configs.schema import (
+from configs.checks import UserError
+from configs.parts import (
     DrawnColoursConfig,
     DrawnDigitsConfig,
     FashionMnistConfig,
@@ -20,8 +20,8 @@ from configs.schema import (
     MnistConfig,
     MoonsConfig,
     SamplerConfig,
-    UserError,
 )
+from configs.places import FEATURES
 from datasets import Sampler, build_sampler
 from datasets.samplers import Split
 from pipelines import classifier

@@ -50,7 +50,7 @@ def test_list_names_every_pipeline_and_what_is_trained(here, capsys):
     assert launch.main(["list"]) == 0
     told = capsys.readouterr().out
     assert all(name in told for name in PIPELINES)
-    assert f"which is used first: {PUBLISHED} (drawn data), noise2mnist-cfg (drawn data)" in told
+    assert f"which is used first: {PUBLISHED} (drawn data), noise2mnist-cfg-published (drawn data)" in told
 
 
 @pytest.mark.parametrize("name", PIPELINES)

@@ -9,7 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from configs.schema import Config, DrawnDigitsConfig, DrawnGarmentsConfig, GaussianConfig, MoonsConfig, UserError
+from configs.checks import UserError
+from configs.parts import DrawnDigitsConfig, DrawnGarmentsConfig, GaussianConfig, MoonsConfig
+from configs.schema import Config
 from datasets import Sampler, build_samplers
 from datasets.sampler import InMemory
 from datasets.toys import Gaussian, Moons

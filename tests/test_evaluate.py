@@ -13,8 +13,10 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
 
+from configs.checks import UserError
 from configs.cli import EvaluateOptions
-from configs.schema import Config, ImageFolderConfig, UserError
+from configs.parts import ImageFolderConfig
+from configs.schema import Config
 from launch import main
 from pipelines import Pipeline, evaluate, weights
 from pipelines.checkpoint import sha256

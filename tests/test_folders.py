@@ -10,8 +10,10 @@ import torch
 from PIL import Image
 
 import launch
+from configs.checks import UserError
+from configs.parts import ImageFolderConfig
 from configs.presets import PIPELINES
-from configs.schema import Config, ImageFolderConfig, UserError
+from configs.schema import Config
 from datasets import build_samplers, build_source
 from datasets.folders import Streamed, image_folder
 from datasets.pixels import to_pixels

@@ -41,7 +41,7 @@ OURS = {name: {other for other in found if other in FILES} for name, found in IM
 
 def test_the_house_is_found() -> None:
     assert {"launch", "configs.schema", "datasets.sampler", "models.course_unet", "pipelines.paths"} <= OURS.keys()
-    assert "configs.schema" in OURS["launch"]
+    assert "configs.checks" in OURS["launch"]
     assert "pipelines.weights" in OURS["pipelines.pipeline"]
 
 

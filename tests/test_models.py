@@ -8,16 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from configs.checks import UserError
+from configs.parts import AttentionUNetConfig, CourseUNetConfig, MLPConfig, PatchUNetConfig, PracticalUNetConfig
 from configs.presets import PIPELINES
-from configs.schema import (
-    AttentionUNetConfig,
-    Config,
-    CourseUNetConfig,
-    MLPConfig,
-    PatchUNetConfig,
-    PracticalUNetConfig,
-    UserError,
-)
+from configs.schema import Config
 from datasets import build_samplers
 from models import MODELS, build_model
 from models.attention_unet import AttentionUNet, SelfAttention, sinusoids

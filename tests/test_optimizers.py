@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from configs.checks import UserError
 from configs.presets import PIPELINES
-from configs.schema import TrainConfig, UserError
+from configs.schema import TrainConfig
 from models import build_model
 from pipelines.optimizers import OPTIMIZERS, KernelMuon, as_matrix
 

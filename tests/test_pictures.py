@@ -10,8 +10,9 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from configs.parts import GaussianConfig, GaussianRingConfig, MoonsConfig
 from configs.presets import PIPELINES
-from configs.schema import Config, GaussianConfig, GaussianRingConfig, MoonsConfig
+from configs.schema import Config
 from datasets import build_sampler, build_samplers
 from pipelines import denoising, plane, sheets
 from pipelines.pictures import drawing

@@ -13,8 +13,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from configs.checks import UserError
+from configs.parts import GaussianConfig, MoonsConfig
 from configs.presets import PIPELINES
-from configs.schema import Config, GaussianConfig, MoonsConfig, SolverConfig, UserError
+from configs.schema import Config, SolverConfig
 from datasets import build_sampler, build_samplers
 from pipelines import Pipeline
 from pipelines.batches import draw_pairs

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from configs.schema import UserError
+from configs.checks import UserError
 from datasets.imagefiles import framed, load_image, restored
 from datasets.pixels import to_images, to_pil, to_pixels
 

@@ -10,10 +10,12 @@ import pytest
 import torch
 from PIL import Image
 
+from configs.checks import UserError
 from configs.cli import ReportOptions, parse_train
 from configs.commands import training_command
+from configs.parts import PracticalUNetConfig
 from configs.presets import PIPELINES
-from configs.schema import Config, PracticalUNetConfig, UserError
+from configs.schema import Config
 from pipelines.measures import asked_share
 from pipelines.pipeline import Pipeline
 from pipelines.report import run

@@ -13,9 +13,9 @@ import torch
 import torchvision
 from torch import Tensor
 
-from configs.schema import (
+from configs.checks import UserError
+from configs.parts import (
     Cifar10Config,
-    Config,
     DrawnColoursConfig,
     DrawnDigitsConfig,
     DrawnGarmentsConfig,
@@ -28,9 +28,8 @@ from configs.schema import (
     NoisyConfig,
     SamplerConfig,
     SvhnConfig,
-    TrainConfig,
-    UserError,
 )
+from configs.schema import Config, TrainConfig
 from datasets import build_sampler, build_samplers, build_source
 from datasets.keyed import normal_rows
 from datasets.pixels import to_images

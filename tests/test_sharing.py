@@ -19,7 +19,8 @@ from diffusers import DiffusionPipeline
 from safetensors.torch import load_file
 
 import launch
-from configs.schema import Config, UserError
+from configs.checks import UserError
+from configs.schema import Config
 from pipelines import Pipeline, hub
 from pipelines.diffusers_network import FlowferryNetwork
 from pipelines.trainer import Trainer

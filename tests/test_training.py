@@ -15,8 +15,9 @@ import torch
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from configs.checks import UserError
 from configs.presets import PIPELINES
-from configs.schema import Config, UserError
+from configs.schema import Config
 from datasets import build_sampler
 from pipelines import Pipeline
 from pipelines.trainer import Trainer

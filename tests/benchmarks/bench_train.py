@@ -26,8 +26,8 @@ from torchvision.transforms import ToTensor
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # ahead of any other `datasets`
 
 from configs.cli import data_root
+from configs.parts import SamplerConfig
 from configs.presets import PIPELINES, STAND_INS
-from configs.schema import SamplerConfig
 from models import build_model
 from pipelines.trainer import Trainer
 

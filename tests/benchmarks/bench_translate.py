@@ -24,8 +24,9 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
 import launch  # noqa: E402
+from configs.parts import PracticalUNetConfig  # noqa: E402
 from configs.presets import PIPELINES  # noqa: E402
-from configs.schema import PracticalUNetConfig, SolverConfig  # noqa: E402
+from configs.schema import SolverConfig  # noqa: E402
 from datasets.pixels import to_images  # noqa: E402
 from pipelines import Pipeline  # noqa: E402
 from pipelines.machine import described, use_cores  # noqa: E402
