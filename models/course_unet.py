@@ -7,7 +7,6 @@ enter in two places, after the Unflatten and after the first UpBlock, as `c · h
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from configs.checks import UserError
@@ -92,8 +91,8 @@ class CourseUNet(nn.Module):
         if self.classes:
             if label is None:
                 label = torch.full_like(t, self.classes, dtype=torch.long)
-            # The null label is the column past the last class: cutting it off leaves all zeros.
-            one_hot = F.one_hot(label, self.classes + 1)[:, : self.classes].to(t.dtype)
+            # The null label is no class: a row of zeros. (F.one_hot reads the labels, for which a GPU has to stop.)
+            one_hot = (label[:, None] == torch.arange(self.classes, device=label.device)).to(t.dtype)
             scales = [as_map(block(one_hot)) for block in (self.class1, self.class2)]
         return list(zip(scales, shifts, strict=True))
 

@@ -1,26 +1,22 @@
 """The exponential moving average of the weights."""
 
-from collections.abc import Sequence
-
 import torch
-from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
+from torch import nn
 
 
-def averaged(model: nn.Module, decay: float) -> AveragedModel:
-    """A copy of the model whose parameters and buffers follow it: ema ← d·ema + (1 − d)·model.
+@torch.no_grad()
+def follow(average: nn.Module, model: nn.Module, decay: float, *, updates: int) -> None:
+    """average ← d·average + (1 − d)·model, for parameters and buffers of two modules that are alike.
 
-    The first update copies; after n updates d = min(decay, (1 + n)/(10 + n)), so that the first steps do not
-    linger in the average.
+    The first update copies; after n `updates` d = min(decay, (1 + n)/(10 + n)), so that the first steps do not linger
+    in the average. What is counted and not measured, as BatchNorm's batches are, is copied. (torch's own AveragedModel
+    keeps n on the device, where reading it waits for all that is under way.)
     """
-
-    @torch.no_grad()
-    def follow(ema: Sequence[Tensor], current: Sequence[Tensor], updates: Tensor | int) -> None:
-        n = int(updates)
-        d = min(decay, (1 + n) / (10 + n))
-        if ema[0].is_floating_point():
-            torch._foreach_lerp_(list(ema), list(current), 1 - d)
-        else:  # BatchNorm's count of batches
-            torch._foreach_copy_(list(ema), list(current))
-
-    return AveragedModel(model, multi_avg_fn=follow, use_buffers=True)
+    d = min(decay, (1 + updates) / (10 + updates)) if updates else 0.0
+    mine, theirs = ([*module.parameters(), *module.buffers()] for module in (average, model))
+    pairs = list(zip(mine, theirs, strict=True))
+    measured = [pair for pair in pairs if pair[0].is_floating_point()]
+    torch._foreach_lerp_([ours for ours, _ in measured], [other for _, other in measured], 1 - d)
+    for counted, value in pairs:
+        if not counted.is_floating_point():
+            counted.copy_(value)

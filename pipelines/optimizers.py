@@ -23,6 +23,9 @@ class KernelMuon(torch.optim.Muon):
     The update has the size of Adam's (Liu et al. 2025, eq. 4), so that one learning rate serves both.
     """
 
+    found_inf: Tensor | None = None
+    """[] or [1] on the device: if not 0, a step changes nothing, as with torch's fused optimisers."""
+
     def __init__(self, kernels: Iterable[nn.Parameter], lr: float) -> None:
         self.kernels = list(kernels)
         matrices = [nn.Parameter(as_matrix(kernel.detach())) for kernel in self.kernels]
@@ -34,7 +37,13 @@ class KernelMuon(torch.optim.Muon):
             # A gradient may lie in another layout than its kernel; the order of its columns must be the kernel's.
             like = torch.empty_like(kernel).copy_(kernel.grad) if kernel.grad is not None else None
             matrix.grad = None if like is None else as_matrix(like)
-        return super().step(closure)
+        touched = [*group["params"], *(s["momentum_buffer"] for s in self.state.values())]
+        before = [tensor.detach().clone() for tensor in touched]
+        result = super().step(closure)
+        if self.found_inf is not None:
+            for tensor, old in zip(touched, before, strict=True):
+                tensor.detach().copy_(torch.where(self.found_inf.bool(), old, tensor))
+        return result
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         for kernel in self.kernels:

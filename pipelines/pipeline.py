@@ -107,7 +107,8 @@ class Pipeline:
         for start in range(0, len(images), batch_size):
             rows = slice(start, start + batch_size)
             part = None if labels is None else labels[rows]
-            *_, end = pipeline.trajectory(images[rows], part, reverse=reverse, seed=seed, first=start)
+            for x in pipeline.trajectory(images[rows], part, reverse=reverse, seed=seed, first=start):
+                end = x  # the points before are let go
             parts.append(end)
         result = torch.cat(parts)
         end_is_noise = reverse and self.config.source.kind == "gaussian"

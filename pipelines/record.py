@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -25,16 +26,17 @@ class Record:
         write_json(folder / "config.json", description)
         (folder / "samples").mkdir(exist_ok=True)
         self._metrics = (truncated(folder / "metrics.jsonl", step)).open("a")
+        wait_for_a_later_name(folder / "tensorboard")
         self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1, flush_secs=30)
         if step == 0:
             self._writer.add_text("config", f"```json\n{json.dumps(description, indent=2)}\n```", 0)
-        self._lines: list[tuple[int, dict[str, float]]] = []
+        self._lines: dict[int, dict[str, float]] = {}
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """Tag -> value, for one step: one line of `metrics.jsonl`."""
-        self._lines.append((step, {tag: float(value) for tag, value in values.items()}))
-        if len(self._lines) >= FLUSH_EVERY:
+        """Tag -> value, for one step: one line of `metrics.jsonl`, to which the newest step may be given more."""
+        if step not in self._lines and len(self._lines) >= FLUSH_EVERY:
             self.flush()
+        self._lines.setdefault(step, {}).update({tag: float(value) for tag, value in values.items()})
 
     def picture(self, step: int, name: str, image: Image.Image) -> None:
         """As `samples/NAME.png`, the newest, `samples/NAME-STEP.png`, and in TensorBoard."""
@@ -48,7 +50,7 @@ class Record:
         return read_metrics(self.folder / "metrics.jsonl")
 
     def flush(self) -> None:
-        for step, values in self._lines:
+        for step, values in self._lines.items():
             self._metrics.write(json.dumps({"step": step, **values}) + "\n")
             for tag, value in values.items():
                 self._writer.add_scalar(tag, value, step)
@@ -60,6 +62,12 @@ class Record:
         self.flush()
         self._metrics.close()
         self._writer.close()
+
+
+def wait_for_a_later_name(folder: Path) -> None:
+    """TensorBoard reads its files in the order of their names, which begin with the second they were made in."""
+    while any(folder.glob(f"events.out.tfevents.{int(time.time())}.*")):
+        time.sleep(0.05)
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:

@@ -1,5 +1,6 @@
 """Trains a pipeline. The only file that knows Accelerate: devices, processes, precision, and when to do what."""
 
+import copy
 import logging
 import math
 import os
@@ -7,7 +8,7 @@ import time
 from contextlib import nullcontext
 from pathlib import Path
 from signal import SIGINT, SIGTERM
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from accelerate import Accelerator
@@ -25,7 +26,7 @@ from datasets.samplers import Split
 from models import build_model
 from pipelines import checkpoint, weights
 from pipelines.batches import Pairs, draw_pairs
-from pipelines.ema import averaged
+from pipelines.ema import follow
 from pipelines.figures import loss_curve
 from pipelines.likeness import Likeness, Questions, eyes
 from pipelines.machine import has_bf16, keep_freed_memory, use_cores
@@ -41,8 +42,19 @@ from pipelines.stop import StopSignal
 log = logging.getLogger("flowferry")
 
 
+RUN_AHEAD = 16  # steps that the host hands to a GPU before it waits for their results
+
+
 class NotFinite(RuntimeError):
     """The loss or the gradient is NaN or infinite; the weights were not touched."""
+
+
+class Step(NamedTuple):
+    """A step that was taken and not read yet; result: [2] on the device, the loss and the gradient's norm."""
+
+    number: int
+    lr: float
+    result: Tensor
 
 
 class Trainer:
@@ -60,18 +72,20 @@ class Trainer:
         self._check_batch()
         torch.manual_seed(key(config.seed, "weights"))
         model = build_model(config).to(self.accelerator.device)
-        self.ema = averaged(model, config.train.ema).eval() if config.train.ema else None
+        self.average = copy.deepcopy(model).eval() if config.train.ema else None
         self.bare = model
         self.optimizers = OPTIMIZERS[config.train.optimizer](model, config.train.lr)
         self.model, *self.prepared_optimizers = self.accelerator.prepare(model, *self.optimizers)
         self.pipeline = Pipeline(config, self.model)
-        self.shown = Pipeline(config, self.bare if self.ema is None else self.ema.module)
+        self.shown = Pipeline(config, self.bare if self.average is None else self.average)
         self.quality = self._quality(data_root) if config.train.eval_samples and self._main else None
         self.steps_per_epoch = math.ceil((self.target.size or config.train.epoch_size) / config.train.batch_size)
         self.total = self.steps_per_epoch * config.train.epochs
         if config.train.max_steps:
             self.total = min(self.total, config.train.max_steps)
         self.step, self.seconds, self.leaving = 0, 0.0, 0
+        self._unread: list[Step] = []
+        self._since = time.perf_counter()
         self._clock = 0.0  # this process's own seconds of training; `seconds` is the main process's, as last agreed
 
     # --- one step ------------------------------------------------------------------------------------
@@ -81,8 +95,11 @@ class Trainer:
             self.config, self.source, self.target, self.train.batch_size, seed=self.config.seed, step=step
         )
 
-    def train_step(self) -> dict[str, float]:
-        """One optimiser step on the global batch; raises NotFinite before the weights are touched."""
+    def train_step(self) -> None:
+        """One optimiser step on the global batch; none if the loss or the gradient is not finite on some process.
+
+        Nothing waits for the device here: what the step gave stays there until it is `read`.
+        """
         lr = learning_rate(self.train, self.step, self.progress)
         for group in (group for optimizer in self.optimizers for group in optimizer.param_groups):
             group["lr"] = lr
@@ -96,24 +113,45 @@ class Trainer:
                 self.accelerator.backward(part)
             loss += part.detach()
         norm = self._clip_gradients()
-        values = {"train/loss": self._agree(loss), "train/lr": lr, "train/grad_norm": norm.item()}
-        self._check_finite(values)
+        loss = self.accelerator.reduce(loss, "mean")
+        if self.accelerator.scaler is None:  # which would see to it by itself
+            refused = (~(loss + norm).isfinite()).float()
+            for optimizer in self.optimizers:
+                optimizer.found_inf = refused  # type: ignore[attr-defined]
         for optimizer in self.prepared_optimizers:
             optimizer.step()
             optimizer.zero_grad()
-        if self.ema is not None:
-            self.ema.update_parameters(self.bare)
+        if self.average is not None and self.train.ema:
+            follow(self.average, self.bare, self.train.ema, updates=self.step)
         self.step += 1
-        return values
+        self._unread.append(Step(self.step, lr, torch.stack([loss, norm])))
 
-    def _agree(self, loss: Tensor) -> float:
-        """The mean loss of all processes; they also agree on who was asked to leave and on how long it has been."""
-        asked, main = self.stop.received, self.accelerator.is_main_process
-        mine = [float(asked == SIGINT), float(asked == SIGTERM), self._clock if main else 0.0]
-        told = torch.cat([loss[None] / self.accelerator.num_processes, loss.new_tensor(mine)])
-        mean, interrupted, terminated, self.seconds = self.accelerator.reduce(told, "sum").tolist()
+    def read(self) -> list[tuple[int, dict[str, float]]]:
+        """What the steps since the last reading gave, by their numbers. Waits for the device.
+
+        The processes also agree on who was asked to leave and on how long it has been.
+        """
+        results = torch.stack([step.result for step in self._unread]).tolist()
+        now = time.perf_counter()
+        took, self._since = now - self._since, now
+        self._clock += took
+        speed = {"images_per_second": self.train.batch_size * len(results) / took, "minutes": self._clock / 60}
+        rows = [
+            (step.number, {"train/loss": loss, "train/lr": step.lr, "train/grad_norm": norm})
+            for step, (loss, norm) in zip(self._unread, results, strict=True)
+        ]
+        self._unread.clear()
+        asked = self.stop.received
+        mine = [float(asked == SIGINT), float(asked == SIGTERM), self._clock if self._main else 0.0]
+        told = self.accelerator.reduce(torch.tensor(mine, device=self.accelerator.device), "sum")
+        interrupted, terminated, self.seconds = told.tolist()
         self.leaving = SIGTERM if terminated else SIGINT if interrupted else 0
-        return mean
+        return [(number, values | {f"perf/{name}": value for name, value in speed.items()}) for number, values in rows]
+
+    @property
+    def readable(self) -> bool:
+        """Whether it is time to read: on a CPU after each step, elsewhere the host runs ahead of the device."""
+        return len(self._unread) >= (1 if self.accelerator.device.type == "cpu" else RUN_AHEAD)
 
     def _clip_gradients(self) -> Tensor:
         """The norm of the whole gradient, before it is shortened to `clip_norm`."""
@@ -124,14 +162,14 @@ class Trainer:
             torch.nn.utils.clip_grads_with_norm_(self.bare.parameters(), self.train.clip_norm, norm)
         return norm
 
-    def _check_finite(self, values: dict[str, float]) -> None:
+    def _check_finite(self, step: int, values: dict[str, float]) -> None:
         loss, norm = values["train/loss"], values["train/grad_norm"]
         # Under fp16 an infinite gradient is how the loss scaler finds its scale: it skips the step by itself.
         if math.isfinite(loss) and (math.isfinite(norm) or self.accelerator.scaler is not None):
             return
         newest = checkpoint.published(self.folder / "checkpoints")
         raise NotFinite(
-            f"step {self.step + 1}: loss {loss}, gradient norm {norm}; the weights were not touched. "
+            f"step {step}: loss {loss}, gradient norm {norm}; the weights were not touched. "
             f"Last checkpoint: {newest[0] if newest else 'none'}. "
             f"Try a lower --train.lr (found {self.train.lr}) or --train.clip-norm 1"
         )
@@ -146,7 +184,8 @@ class Trainer:
 
     def dry_run(self) -> int:
         """One step in memory; says what `run` would train. Writes nothing."""
-        values = self.train_step()
+        self.train_step()
+        ((_, values),) = self.read()
         self._tell("%s", self.describe())
         self._tell("one step: loss %.4f, gradient norm %.4f; nothing was written", *list(values.values())[::2])
         return 0
@@ -183,28 +222,31 @@ class Trainer:
         return 0
 
     def _loop(self, record: Record | None, bar: tqdm) -> None:
+        self._since = time.perf_counter()
         while self.progress < 1 and not self.leaving:
-            started = time.perf_counter()
-            values = self.train_step()
-            took = time.perf_counter() - started
-            self._clock += took
-            values["perf/images_per_second"] = self.train.batch_size / took
-            values["perf/minutes"] = self._clock / 60
+            self.train_step()
+            show = self._due(self.train.show_epochs, first=True)
+            save = self._due(self.train.checkpoint_epochs) or self._due_by_step()
+            if not (self.readable or show or save or self.progress >= 1):
+                continue
+            for step, values in self.read():
+                self._check_finite(step, values)
+                if record is not None:
+                    record.scalars(step, values)
             done = self.progress >= 1
-            show = not self.leaving and (done or self._due(self.train.show_epochs, first=True))
-            if record is not None:
-                record.scalars(self.step, values | (self._evaluate() if show else {}))
-                if show:
-                    self._draw(record, final=done)
-            self.model.train()
-            if done or self.leaving or self._due(self.train.checkpoint_epochs) or self._due_by_step():
+            if record is not None and (done or show) and not self.leaving:
+                record.scalars(self.step, self._evaluate())
+                self._draw(record, final=done)
+                self.model.train()
+            if done or save or self.leaving:
                 self._save(record)
             bar.total = max(self.step, round(self.step / self.progress))
             bar.set_postfix_str(
                 f"loss {values['train/loss']:.4f}, {values['perf/images_per_second']:.0f} images/s",
                 refresh=False,
             )
-            bar.update()
+            bar.update(self.step - bar.n)
+            self._since = time.perf_counter()
 
     def _due(self, epochs: int, *, first: bool = False) -> bool:
         """Whether an epoch has just ended that is a multiple of `epochs`, or the first."""
@@ -253,8 +295,8 @@ class Trainer:
                 "model": self.bare.state_dict(),
                 **{f"optimizer{i}": checkpoint.optimizer_tensors(o) for i, o in enumerate(self.optimizers)},
             }
-            if self.ema is not None:
-                tensors["ema"] = self.ema.state_dict()
+            if self.average is not None:
+                tensors["ema"] = self.average.state_dict()
             state: dict[str, Any] = {"step": self.step, "seconds": self.seconds}
             if self.accelerator.scaler is not None:
                 state["scaler"] = self.accelerator.scaler.state_dict()
@@ -277,8 +319,8 @@ class Trainer:
         refuse_changes(weights.read_config(self.folder / "config.json"), self.config, self.folder)
         tensors, state = checkpoint.load(path)
         weights.load_strictly(self.bare, tensors["model"], what=str(path))
-        if self.ema is not None:
-            weights.load_strictly(self.ema, tensors["ema"], what=str(path))
+        if self.average is not None:
+            weights.load_strictly(self.average, tensors["ema"], what=str(path))
         for i, optimizer in enumerate(self.optimizers):
             checkpoint.load_optimizer(optimizer, tensors[f"optimizer{i}"])
         if self.accelerator.scaler is not None:

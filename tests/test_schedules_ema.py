@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from configs.schema import TrainConfig
-from pipelines.ema import averaged
+from pipelines.ema import follow
 from pipelines.schedules import SCHEDULES, learning_rate
 
 
@@ -65,7 +65,7 @@ def network() -> nn.Module:
 @pytest.mark.parametrize("decay", [0.15, 0.9, 0.9999])
 def test_the_average_follows_parameters_and_buffers_as_its_formula_says(decay: float) -> None:
     model = network()
-    average = averaged(model, decay)
+    average = copy.deepcopy(model)
     by_hand = copy.deepcopy(model.state_dict())
     for n in range(20):
         if n:  # the first update finds the weights it began with
@@ -73,24 +73,22 @@ def test_the_average_follows_parameters_and_buffers_as_its_formula_says(decay: f
                 model(torch.randn(8, 3) + n)  # moves BatchNorm's statistics
                 for p in model.parameters():
                     p.add_(torch.randn_like(p))
-        average.update_parameters(model)
+        follow(average, model, decay, updates=n)
         d = min(decay, (1 + n) / (10 + n))
         for name, tensor in model.state_dict().items():
             mixed = d * by_hand[name] + (1 - d) * tensor
             by_hand[name] = mixed if tensor.is_floating_point() else tensor.clone()
-        for name, tensor in average.module.state_dict().items():
+        for name, tensor in average.state_dict().items():
             torch.testing.assert_close(
                 tensor, by_hand[name], msg=lambda told, at=name, n=n: f"{at}, update {n}: {told}"
             )
-    assert average.module[1].num_batches_tracked == 19
+    assert average[1].num_batches_tracked == 19
 
 
-def test_the_average_is_a_copy() -> None:
-    model = network()
-    average = averaged(model, 0.9)
-    before = copy.deepcopy(model.state_dict())
-    for _ in range(3):
-        average.update_parameters(model)
+def test_the_first_update_copies() -> None:
+    model, average = network(), network()
     with torch.no_grad():
-        average.module[0].weight.zero_()
-    assert torch.equal(model[0].weight, before["0.weight"])
+        for p in model.parameters():
+            p.add_(torch.randn_like(p))
+    follow(average, model, 0.9, updates=0)
+    assert all(torch.equal(mine, theirs) for mine, theirs in zip(average.parameters(), model.parameters(), strict=True))

@@ -14,12 +14,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from configs.checks import UserError
 from configs.presets import PIPELINES
 from configs.schema import Config
 from datasets import build_sampler
-from pipelines import Pipeline
+from pipelines import Pipeline, checkpoint
 from pipelines.trainer import Trainer
 
 ROOT = Path(__file__).parents[1]
@@ -29,8 +30,9 @@ TINY += "--solver.steps 2 --seed 3".split()
 
 def config_of(tiny, steps: int, name: str = "fashion2mnist-published", **train) -> Config:
     config = tiny(name, seed=3)
+    sampling = replace(config.solver, steps=1 if config.path == "one-step" else 2)
     train = {"batch_size": 16, "max_steps": steps, "show_epochs": 0, "threads": 1, **train}
-    return replace(config, train=replace(config.train, **train), solver=replace(config.solver, steps=2))
+    return replace(config, train=replace(config.train, **train), solver=sampling)
 
 
 def trained(config: Config, folder: Path) -> Trainer:
@@ -158,29 +160,87 @@ def test_clipping_shortens_the_gradient_and_logs_its_length_before(tiny, tmp_pat
             torch.nn.utils.get_total_norm([p.grad for g in optimizer.param_groups for p in g["params"]]).item()
         )
     )
-    values = trainer.train_step()
-    assert values["train/grad_norm"] > 1e-2
+    trainer.train_step()
+    ((step, values),) = trainer.read()
+    assert step == 1 and values["train/grad_norm"] > 1e-2
     assert seen == [pytest.approx(1e-3, rel=1e-2)]
 
 
+def tensors_of(trainer: Trainer) -> dict[str, torch.Tensor]:
+    """Copies of the weights and of the optimisers' state."""
+    states = [(f"optimizer{i}", checkpoint.optimizer_tensors(o)) for i, o in enumerate(trainer.optimizers)]
+    found = [("model", trainer.bare.state_dict()), *states]
+    return {f"{part}.{name}": tensor.clone() for part, tensors in found for name, tensor in tensors.items()}
+
+
 @pytest.mark.parametrize("poison", ["x0", "x1", "t"])
-def test_a_non_finite_step_stops_before_the_weights_are_touched(tiny, tmp_path, poison, caplog):
-    trainer = Trainer(config_of(tiny, 5), tmp_path, data_root=Path("data"))
+@pytest.mark.parametrize("name", ["fashion2mnist", "fashion2mnist-published"])  # Muon with AdamW, Adam
+def test_a_non_finite_step_stops_before_the_weights_are_touched(tiny, tmp_path, name, poison, caplog):
+    trainer = Trainer(config_of(tiny, 5, name), tmp_path, data_root=Path("data"))
     draw = trainer.global_batch
 
     def poisoned(step):
         pairs = draw(step)
         if step == 2:
             getattr(pairs, poison)[0] = math.nan
-            poisoned.before = {name: p.clone() for name, p in trainer.bare.state_dict().items()}
+            poisoned.before = tensors_of(trainer)
         return pairs
 
     trainer.global_batch = poisoned
     with caplog.at_level("INFO", logger="flowferry"):
         assert trainer.run() == 1
     assert "step 3" in caplog.text and "not touched" in caplog.text and "--train.lr" in caplog.text
-    assert all(torch.equal(p, poisoned.before[name]) for name, p in trainer.bare.state_dict().items())
+    after = tensors_of(trainer)
+    assert len(after) > 2 * len(trainer.bare.state_dict())
+    assert all(torch.equal(tensor, poisoned.before[name]) for name, tensor in after.items())
     assert [row["step"] for row in metrics(tmp_path)] == [1, 2]
+
+
+class HostReads(TorchDispatchMode):
+    """Counts what would make the host wait for a GPU: values that are read, and shapes that depend on them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func.name() in ("aten::_local_scalar_dense", "aten::nonzero", "aten::_unique2", "aten::item"):
+            self.found.append(func.name())
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(
+    "name", ["fashion2mnist-published", "noise2mnist", "noise2mnist-cfg", "denoise-mnist", "ddpm-mnist-cfg"]
+)
+def test_a_step_does_not_wait_for_the_device(tiny, tmp_path, name, monkeypatch):
+    trainer = Trainer(config_of(tiny, 5, name, clip_norm=1.0), tmp_path, data_root=Path("data"))
+    trainer.train_step()  # the optimisers make their state
+    reads = HostReads()
+    for way in ("tolist", "numpy", "cpu"):  # not seen by the mode
+        read = getattr(torch.Tensor, way)
+        monkeypatch.setattr(torch.Tensor, way, lambda x, *a, at=way, to=read: reads.found.append(at) or to(x, *a))
+    with reads:
+        trainer.train_step()
+    assert reads.found == []
+    with reads:
+        trainer.read()
+    assert reads.found == ["tolist", "tolist"]
+
+
+def test_a_run_ahead_of_the_device_logs_and_saves_the_same(tiny, tmp_path, monkeypatch):
+    """As on a GPU, where the results of several steps are read together, and before anything is shown or saved."""
+    plan = {"epochs": 2, "show_epochs": 1, "checkpoint_steps": 5}
+    trained(config_of(tiny, 7, **plan), tmp_path / "each")
+    monkeypatch.setattr(Trainer, "readable", property(lambda self: len(self._unread) >= 3))
+    trained(config_of(tiny, 7, **plan), tmp_path / "ahead")
+    each, ahead = metrics(tmp_path / "each"), metrics(tmp_path / "ahead")
+    assert [row["step"] for row in ahead] == [1, 2, 3, 4, 5, 6, 7]
+    for mine, theirs in zip(ahead, each, strict=True):
+        assert mine.keys() == theirs.keys()
+        assert all(mine[tag] == theirs[tag] for tag in mine if not tag.startswith("perf/"))
+    assert_same_tensors(*(tmp_path / name / "model" / "model.safetensors" for name in ("each", "ahead")))
+    kept = [sorted(path.name for path in (tmp_path / name / "checkpoints").iterdir()) for name in ("each", "ahead")]
+    assert kept[0] == kept[1]
 
 
 def test_a_batch_that_the_parts_do_not_divide_is_refused(tiny, tmp_path):
@@ -233,7 +293,7 @@ def test_every_named_pipeline_trains_shows_itself_and_resumes(tiny, tmp_path, na
 def test_the_exported_weights_are_the_average(tiny, tmp_path):
     trainer = trained(config_of(tiny, 3), tmp_path)
     exported = load_file(tmp_path / "model" / "model.safetensors")
-    assert all(torch.equal(exported[name], p) for name, p in trainer.ema.module.state_dict().items())
+    assert all(torch.equal(exported[name], p) for name, p in trainer.average.state_dict().items())
     assert any(not torch.equal(exported[name], p) for name, p in trainer.bare.state_dict().items())
 
 

@@ -29,6 +29,7 @@ from configs.cli import data_root
 from configs.parts import SamplerConfig
 from configs.presets import PIPELINES, STAND_INS
 from models import build_model
+from pipelines.optimizers import OPTIMIZERS
 from pipelines.trainer import Trainer
 
 REAL = {"mnist": MNIST, "fashion-mnist": FashionMNIST}
@@ -103,22 +104,29 @@ def whole_trainer(trainer: Trainer) -> Contender:
     """B: the trainer's step, as in a run."""
     data = Timed(trainer.global_batch)
     trainer.global_batch = data  # type: ignore[assignment, method-assign]
-    return Contender(trainer.train_step, data)
+
+    def step() -> None:
+        trainer.train_step()
+        if trainer.readable:
+            trainer.read()
+
+    return Contender(step, data)
 
 
 def bare(trainer: Trainer) -> Contender:
-    """C: forward, backward and optimiser on one batch, in the trainer's memory format and precision."""
+    """C: forward, backward and the run's optimisers on one batch, in its memory format and precision."""
     model = build_model(trainer.config).to(trainer.accelerator.device).to(memory_format=torch.channels_last)
-    optimizer = torch.optim.Adam(model.parameters(), lr=trainer.train.lr)
+    optimizers = OPTIMIZERS[trainer.train.optimizer](model, trainer.train.lr)
     x0, x1, t, label = trainer.global_batch(0)
     xt, v = trainer.pipeline.path.interpolate(x0, x1, t), trainer.pipeline.path.velocity(x0, x1, t)
 
     def step() -> None:
         with trainer.accelerator.autocast():
             prediction = model(xt, t, label)
-        optimizer.zero_grad()
         F.mse_loss(prediction.float(), v).backward()
-        optimizer.step()
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
 
     return Contender(step, Timed(lambda: None))
 
