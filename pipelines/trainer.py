@@ -28,9 +28,7 @@ from pipelines import checkpoint, weights
 from pipelines.batches import Pairs, draw_pairs
 from pipelines.ema import follow
 from pipelines.figures import loss_curve
-from pipelines.likeness import Likeness, Questions, eyes
 from pipelines.machine import has_bf16, keep_freed_memory, use_cores
-from pipelines.measures import held_out_loss
 from pipelines.optimizers import OPTIMIZERS
 from pipelines.pictures import drawing
 from pipelines.pipeline import Pipeline
@@ -38,6 +36,7 @@ from pipelines.record import Record, progress_bar
 from pipelines.schedules import learning_rate
 from pipelines.sheets import save_gif
 from pipelines.stop import StopSignal
+from pipelines.watch import Watch
 
 log = logging.getLogger("flowferry")
 
@@ -78,7 +77,9 @@ class Trainer:
         self.model, *self.prepared_optimizers = self.accelerator.prepare(model, *self.optimizers)
         self.pipeline = Pipeline(config, self.model)
         self.shown = Pipeline(config, self.bare if self.average is None else self.average)
-        self.quality = self._quality(data_root) if config.train.eval_samples and self._main else None
+        test = (self.test_source, self.test_target)
+        classifiers = folder.parent / "classifiers"
+        self.watch = Watch(config=config, target=self.target, test=test, data_root=data_root, folder=classifiers)
         self.steps_per_epoch = math.ceil((self.target.size or config.train.epoch_size) / config.train.batch_size)
         self.total = self.steps_per_epoch * config.train.epochs
         if config.train.max_steps:
@@ -235,7 +236,7 @@ class Trainer:
                     record.scalars(step, values)
             done = self.progress >= 1
             if record is not None and (done or show) and not self.leaving:
-                record.scalars(self.step, self._evaluate())
+                record.scalars(self.step, self.watch.measured(self.shown))
                 self._draw(record, final=done)
                 self.model.train()
             if done or save or self.leaving:
@@ -266,13 +267,6 @@ class Trainer:
         return self.accelerator.is_main_process
 
     # --- showing -------------------------------------------------------------------------------------
-
-    def _evaluate(self) -> dict[str, float]:
-        measured = {"eval/loss": held_out_loss(self.shown, self.test_source, self.test_target)}
-        if self.quality is not None:
-            questions, likeness = self.quality
-            measured["eval/frechet"] = likeness.frechet(questions.answers(self.shown))
-        return measured
 
     def _draw(self, record: Record, *, final: bool) -> None:
         """The sheets, always of the same samples, and the loss curve."""
@@ -335,18 +329,6 @@ class Trainer:
         config, device = self.config, self.accelerator.device
         with self.accelerator.main_process_first(), self.accelerator.local_main_process_first():
             return build_samplers(config, data_root=data_root, split=split, device=device)
-
-    def _quality(self, data_root: Path) -> tuple[Questions, Likeness]:
-        """What `eval/frechet` asks and holds against, the same as `evaluate`."""
-        config, size = self.config, self.test_source.size
-        count = config.train.eval_samples
-        if size is not None and count > size:
-            raise UserError(f"--train.eval-samples: found {count}, accepted are at most the {size} of the test split")
-        found = eyes(config, self.target, data_root=data_root, folder=self.folder.parent / "classifiers")
-        if found is None:
-            raise UserError(f"--train.eval-samples: found the target {config.target.kind} without labels; accepted: 0")
-        questions = Questions(config, (self.test_source, self.test_target), count)
-        return questions, Likeness(found.see, questions.real)
 
     def _check_batch(self) -> None:
         parts = self.accelerator.num_processes * self.train.accumulate
