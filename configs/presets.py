@@ -37,7 +37,7 @@ SPEEDRUN = TrainConfig(  # chosen by measurement: docs/SPEEDRUN.md
     lr_final=0.0,
     warmup_steps=100,
 )
-FROM_IMAGES = replace(SPEEDRUN, time_power=2.0, source_noise=0.4)
+FROM_IMAGES = replace(SPEEDRUN, loss="pseudo-huber", time_power=2.0, source_noise=0.4)
 COURSE = TrainConfig(epochs=10, batch_size=64, lr=1e-2, schedule="exponential", show_epochs=5)
 COLOUR_UNET = AttentionUNetConfig(widths=(64, 128, 256), middle=128, time_scale=1000.0)
 

@@ -43,6 +43,9 @@ class TrainConfig(Checked):
     """Global batch: all processes and all accumulated parts together."""
     accumulate: Annotated[int, Range(1)] = 1
     """Parts that each process's share of the batch is cut into, to fit in memory."""
+    loss: Literal["squared", "pseudo-huber"] = "squared"
+    """Of a prediction: the mean squared error, as published; or, for each sample, nearly the root of that, which large
+    errors sway less."""
     time_power: Annotated[float, Range(1)] = 1.0
     """p in the training times t = u^p with u uniform: more than 1 puts more of them near the source."""
     source_noise: Annotated[float, Range(0)] = 0.0

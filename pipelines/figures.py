@@ -11,6 +11,7 @@ from PIL import Image
 from configs.schema import Config
 from pipelines.sheets import caption
 
+ERROR = {"squared": "mean squared error", "pseudo-huber": "pseudo-Huber error"}
 OF = {"velocity": "of the velocity", "source": "of the noise ε", "target": "of the clean image"}
 
 
@@ -46,7 +47,9 @@ def loss_curve(config: Config, rows: Sequence[dict[str, float]], when: str) -> I
             x, y = zip(*held_out, strict=True)
             axes.plot(x, y, "o-", color="tab:orange", markersize=3, label="eval/loss (averaged weights)")
         low, high = np.percentile(losses, [0, 98])
-        axes.set(xlabel="step", ylabel=f"mean squared error {OF[config.prediction]}", ylim=(0.9 * low, 1.1 * high))
+        axes.set(
+            xlabel="step", ylabel=f"{ERROR[config.train.loss]} {OF[config.prediction]}", ylim=(0.9 * low, 1.1 * high)
+        )
         axes.grid(alpha=0.3)
         axes.legend()
 

@@ -7,7 +7,6 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from configs.checks import UserError
@@ -17,6 +16,7 @@ from datasets.keyed import key, normal_rows
 from models import build_model
 from pipelines import hub, weights
 from pipelines.guidance import guide
+from pipelines.losses import LOSSES
 from pipelines.paths import PATHS, PREDICTIONS
 from pipelines.solvers import SOLVERS, Velocity, time_grid, trajectory
 
@@ -35,14 +35,15 @@ class Pipeline:
         self.model = build_model(config) if model is None else model
 
     def loss(self, x0: Tensor, x1: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
-        """E‖model(x_t, t, label) − what it is to predict‖² over samples and elements.
+        """E‖model(x_t, t, label) − what it is to predict‖² over samples and elements, or another of `LOSSES`.
 
         Of the velocity: flow matching (Lipman et al. 2022, eq. 6). Of the source, which is noise: DDPM (Ho et al.
         2020, eq. 14). Of the target at t = 0: a denoiser in one step.
         x0, x1: [B, …]; t: [B] in [0, 1]; label: int64 [B], the null label where it is dropped. Returns a scalar.
         """
         xt = self.path.interpolate(x0, x1, t)
-        return F.mse_loss(self.model(xt, t, label), self.prediction.of(self.path, x0, x1, t))
+        distance = LOSSES[self.config.train.loss]
+        return distance(self.model(xt, t, label), self.prediction.of(self.path, x0, x1, t))
 
     # --- running it ----------------------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ from configs.commands import training_command
 from datasets.pixels import to_pil
 from pipelines import denoising, machine, sheets, translate, weights
 from pipelines.classifier import Judge, accuracy, trained_classifier
-from pipelines.figures import OF, loss_curve
+from pipelines.figures import ERROR, OF, loss_curve
 from pipelines.measures import HELD_OUT, asked_share, held_out_loss
 from pipelines.notes import BESIDE, NOTES
 from pipelines.pictures import drawing
@@ -81,7 +81,7 @@ class Report:
             f"batch {config.train.batch_size}, average of the weights {config.train.ema}, {config.train.precision}",
             "trained": f"{run.epochs:.3g} of {config.train.epochs} epochs, {run.step:,} steps, "
             f"{run.minutes:.1f} minutes of training",
-            "final loss": f"{run.final_loss:.4f}, the mean of the last 100 steps (mean squared error "
+            "final loss": f"{run.final_loss:.4f}, the mean of the last 100 steps ({ERROR[run.config.train.loss]} "
             f"{OF[config.prediction]})",
             "this report's machine": machine.described(),
         }

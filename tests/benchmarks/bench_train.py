@@ -29,6 +29,7 @@ from configs.cli import data_root
 from configs.parts import SamplerConfig
 from configs.presets import PIPELINES, STAND_INS
 from models import build_model
+from pipelines.losses import LOSSES
 from pipelines.optimizers import OPTIMIZERS
 from pipelines.trainer import Trainer
 
@@ -123,7 +124,7 @@ def bare(trainer: Trainer) -> Contender:
     def step() -> None:
         with trainer.accelerator.autocast():
             prediction = model(xt, t, label)
-        F.mse_loss(prediction.float(), v).backward()
+        LOSSES[trainer.train.loss](prediction.float(), v).backward()
         for optimizer in optimizers:
             optimizer.step()
             optimizer.zero_grad()
