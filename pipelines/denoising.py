@@ -38,11 +38,6 @@ def pictures(pipeline: Pipeline, source: Sampler, target: Sampler, when: str) ->
     return {"samples": sheets.samples_sheet(pipeline, source, when)}
 
 
-def frames(pipeline: Pipeline, source: Sampler, target: Sampler) -> list[Image.Image]:
-    """There are but two: before and after."""
-    return sheets.frames(pipeline, source, target)
-
-
 def denoised_sheet(pipeline: Pipeline, source: Sampler, target: Sampler, when: str) -> Image.Image:
     """Noisy images as in training, what the network makes of them, and what they were."""
     noisy, _ = sheets.shown_sources(pipeline, source, 16)

@@ -27,11 +27,6 @@ def figure(
     return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
 
 
-def running_mean(values: np.ndarray, window: int) -> np.ndarray:
-    """[N] -> [N − window + 1]"""
-    return np.convolve(values, np.ones(window) / window, mode="valid")
-
-
 def loss_curve(config: Config, rows: Sequence[dict[str, float]], when: str) -> Image.Image:
     """Training loss a step with its running mean, and the held-out loss where it was measured."""
     steps = np.array([row["step"] for row in rows if "train/loss" in row])
@@ -41,7 +36,7 @@ def loss_curve(config: Config, rows: Sequence[dict[str, float]], when: str) -> I
 
     def draw(axes: Axes) -> None:
         axes.plot(steps, losses, color="tab:blue", alpha=0.25, linewidth=0.6, label="train/loss")
-        mean = running_mean(losses, window)
+        mean = np.convolve(losses, np.ones(window) / window, mode="valid")
         axes.plot(steps[window - 1 :], mean, color="tab:blue", label=f"running mean, {window} wide")
         if held_out:
             x, y = zip(*held_out, strict=True)

@@ -20,5 +20,5 @@ def drawing(config: Config) -> Drawing:
     if len(config.shape) == 1:
         return Drawing(plane.pictures, plane.frames)
     if config.path == "one-step":
-        return Drawing(denoising.pictures, denoising.frames)
+        return Drawing(denoising.pictures, sheets.frames)
     return Drawing(sheets.pictures, sheets.frames)

@@ -20,6 +20,7 @@ Row = tuple[str, Tensor]
 """Label and images [K, C, H, W] in [-1, 1]."""
 
 FONT = Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")  # Pillow's own knows no σ
+PER_CLASS = 4  # samples that a sheet shows of each class
 GAP = 2  # pixels between the images of a sheet
 
 
@@ -63,12 +64,10 @@ def shown_sources(pipeline: Pipeline, source: Sampler, count: int) -> tuple[Tens
     return x0, torch.arange(count) % config.classes if config.classes else None
 
 
-def samples_sheet(
-    pipeline: Pipeline, source: Sampler, when: str, *, per_class: int = 4, count: int = 48
-) -> Image.Image:
-    """What becomes of the same source samples: `per_class` of each class, or `count`, in rows."""
+def samples_sheet(pipeline: Pipeline, source: Sampler, when: str, *, count: int = 48) -> Image.Image:
+    """What becomes of the same source samples: PER_CLASS of each class, or `count`, in rows."""
     config = pipeline.config
-    across, number = (config.classes, config.classes * per_class) if config.classes else (16, count)
+    across, number = (config.classes, config.classes * PER_CLASS) if config.classes else (16, count)
     x0, labels = shown_sources(pipeline, source, number)
     x1 = pipeline.translate(x0, labels, seed=config.seed)
     shown: list[Row] = []

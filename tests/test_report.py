@@ -65,19 +65,19 @@ def test_the_pure_noise_report_compares_with_the_mean_image_and_explains(
 def test_a_class_conditioned_report_measures_what_was_asked_at_both_weights_and_beside_another_run(
     tiny: Callable[..., Config], tmp_path: Path
 ) -> None:
-    for name in ("noise2mnist-cfg", "noise2mnist-cfg-constant"):
+    for name in ("noise2mnist-cfg-published", "noise2mnist-cfg-constant"):
         trained(tiny(name), tmp_path / name)
     text = written(tmp_path / "noise2mnist-cfg-constant")
     assert {"beside.png", "samples.png", "path.gif"} <= names(tmp_path / "noise2mnist-cfg-constant")
     assert re.search(r"^\| 1 \| [\d.]+% \|$", text, re.M) and re.search(r"^\| 5 \| [\d.]+% \|$", text, re.M)
-    assert re.search(r"^\| noise2mnist-cfg \| 2 \|", text, re.M)
+    assert re.search(r"^\| noise2mnist-cfg-published \| 2 \|", text, re.M)
     assert "## Why" in text
     assert (tmp_path / "classifiers").is_dir()
 
 
 def test_a_run_that_is_not_there_to_be_shown_beside_is_named(tiny: Callable[..., Config], tmp_path: Path) -> None:
     folder = trained(tiny("noise2mnist-wide"), tmp_path / "noise2mnist-wide")
-    assert "noise2mnist has not been trained here" in written(folder)
+    assert "noise2mnist-published has not been trained here" in written(folder)
     with Image.open(folder / "report" / "grid.png") as grid:  # 128 samples: 8 rows of 16, each 56 pixels and a gap
         assert grid.height == pytest.approx(8 * 58, abs=40) and grid.width == pytest.approx(16 * 58, abs=40)
 
