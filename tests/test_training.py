@@ -1,5 +1,6 @@
 """The trainer: the same numbers whatever the processes, parts and interruptions; and leaving cleanly."""
 
+import copy
 import json
 import math
 import os
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -164,6 +166,28 @@ def test_clipping_shortens_the_gradient_and_logs_its_length_before(tiny, tmp_pat
     ((step, values),) = trainer.read()
     assert step == 1 and values["train/grad_norm"] > 1e-2
     assert seen == [pytest.approx(1e-3, rel=1e-2)]
+
+
+@pytest.fixture
+def another_precision():
+    """Accelerate has one precision in a process; this gives the test its own."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+@pytest.mark.usefixtures("another_precision")
+@pytest.mark.parametrize("name", ["fashion2mnist", "noise2mnist-cfg", "noise2mnist-cfg-published"])
+@pytest.mark.parametrize("precision, tolerance", [("fp32", 1e-5), ("bf16", 2e-2)])
+def test_the_trainer_s_losses_are_those_of_plain_float32(tiny, tmp_path, name, precision, tolerance):
+    """Its memory layout, autocast and parts of a batch change the loss by no more than the precision rounds."""
+    trainer = Trainer(config_of(tiny, 4, name, precision=precision, accumulate=1), tmp_path, data_root=Path("data"))
+    for step in range(4):
+        plain = copy.deepcopy(trainer.bare).to(memory_format=torch.contiguous_format)
+        expected = Pipeline(trainer.config, plain).loss(*trainer.global_batch(step)).item()
+        trainer.train_step()
+        ((_, values),) = trainer.read()
+        assert values["train/loss"] == pytest.approx(expected, rel=tolerance)
 
 
 def tensors_of(trainer: Trainer) -> dict[str, torch.Tensor]:
