@@ -60,11 +60,11 @@ PIPELINES: dict[str, Config] = {
             summary="garment class k becomes digit k",
             source=FashionMnistConfig(),
             target=MnistConfig(),
-            model=PatchUNetConfig(),
+            model=PatchUNetConfig(widths=(48, 128)),  # which also has to tell the garments apart
             coupling="label-ot",
             coupling_batches=8,
             solver=NEAR_SOURCE,
-            train=FROM_IMAGES,
+            train=replace(FROM_IMAGES, time_power=3.0, source_noise=0.2),
         ),
         Config(
             name="fashion2mnist-published",
