@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -33,13 +34,21 @@ options: launch.py VERB --help; those of a pipeline: launch.py train --pipeline 
 """
 
 
+def shown(text: str) -> int:
+    """Prints; whoever reads may leave before the end, as `head` does."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
 def train(argv: Sequence[str]) -> int:
     from configs.cli import parse_train
 
     options = parse_train(argv)
     if options.print_config:
-        print(json.dumps(options.config.to_dict(), indent=2))
-        return 0
+        return shown(json.dumps(options.config.to_dict(), indent=2))
     if options.inspect:
         from pipelines.pairing import inspect
 
@@ -127,8 +136,7 @@ def export(argv: Sequence[str]) -> int:
 def list_pipelines(argv: Sequence[str]) -> int:
     from configs.listing import table
 
-    print(table())
-    return 0
+    return shown(table())
 
 
 VERBS: dict[str, Callable[[Sequence[str]], int]] = {

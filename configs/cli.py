@@ -3,7 +3,6 @@
 import argparse
 import contextlib
 import io
-import json
 import os
 import re
 from collections.abc import Sequence
@@ -17,7 +16,7 @@ from tyro.conf import AvoidSubcommands, FlagCreatePairsOff, arg
 from configs.checks import Checked, Range, UserError
 from configs.places import RUNS, SHIPPED
 from configs.presets import PIPELINES, quick
-from configs.schema import PARTS, Config, pick
+from configs.schema import PARTS, Config, pick, read_config
 
 T = TypeVar("T")
 
@@ -214,11 +213,10 @@ def named_config(pipeline: str) -> Config:
     """The configuration of a named pipeline, or of the run in a folder."""
     if pipeline in PIPELINES:
         return PIPELINES[pipeline]
-    try:
-        data = json.loads(Path(pipeline, "config.json").read_text())
-        return Config.from_dict(data["config"])
-    except (OSError, KeyError, TypeError) as error:
-        raise unknown_pipeline(pipeline, "a folder with a config.json") from error
+    file = Path(pipeline, "config.json")
+    if not file.is_file():
+        raise unknown_pipeline(pipeline, "a folder with a config.json")
+    return read_config(file)
 
 
 def trained_folder(pipeline: str) -> Path:

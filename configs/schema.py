@@ -4,7 +4,9 @@ Each field's docstring is its help text on the command line; a range in its anno
 the dataclass is made. Nothing here knows torch, so that `--help` answers at once.
 """
 
+import json
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import dacite
@@ -142,6 +144,15 @@ class Config(Checked):
             raise UserError(f"configuration: {error} is missing, found {', '.join(data)}") from None
         except (dacite.DaciteError, TypeError) as error:
             raise UserError(f"not a configuration of this version: {error}") from None
+
+
+def read_config(path: Path) -> Config:
+    """The configuration in a `config.json` of a run or of saved weights. Raises UserError with the file's name."""
+    try:
+        return Config.from_dict(json.loads(path.read_text())["config"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        told = error if isinstance(error, UserError) else f"no configuration: {error!r}"
+        raise UserError(f"{path}: {told}") from error
 
 
 def choices(union: Any) -> dict[str, Any]:

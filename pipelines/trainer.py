@@ -19,7 +19,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from configs.changes import refuse_changes
 from configs.checks import UserError
-from configs.schema import Config, TrainConfig
+from configs.schema import Config, TrainConfig, read_config
 from datasets import Sampler, build_samplers
 from datasets.keyed import key
 from datasets.samplers import Split
@@ -188,7 +188,8 @@ class Trainer:
         self.train_step()
         ((_, values),) = self.read()
         self._tell("%s", self.describe())
-        self._tell("one step: loss %.4f, gradient norm %.4f; nothing was written", *list(values.values())[::2])
+        told = values["train/loss"], values["train/grad_norm"]
+        self._tell("one step: loss %.4f, gradient norm %.4f; nothing was written", *told)
         return 0
 
     def run(self) -> int:
@@ -310,7 +311,7 @@ class Trainer:
         (path,) = broadcast_object_list(found)
         if path is None:
             return
-        refuse_changes(weights.read_config(self.folder / "config.json"), self.config, self.folder)
+        refuse_changes(read_config(self.folder / "config.json"), self.config, self.folder)
         tensors, state = checkpoint.load(path)
         weights.load_strictly(self.bare, tensors["model"], what=str(path))
         if self.average is not None:

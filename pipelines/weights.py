@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from configs.checks import UserError
 from configs.places import RUNS
-from configs.schema import Config
+from configs.schema import Config, read_config
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 EVALUATION = "evaluation.json"  # what `evaluate` measured of them
@@ -75,15 +75,6 @@ def write_aside(path: Path, data: bytes) -> None:
     part = path.with_name(path.name + ".part")
     part.write_bytes(data)
     os.replace(part, path)
-
-
-def read_config(path: Path) -> Config:
-    """The configuration in a `config.json` of a run or of saved weights."""
-    try:
-        data = json.loads(path.read_text())["config"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} is not a configuration: {error!r}") from error
-    return Config.from_dict(data)
 
 
 def load(folder: Path) -> tuple[Config, dict[str, Tensor]]:

@@ -268,3 +268,20 @@ def test_colour_works_wherever_grey_does(tmp_path, monkeypatch):
     assert np.ptp(channels, axis=1).max() > 0  # not grey
     made = [{path.name for path in Path(folder).glob("*.png")} for folder in ("noise", "drawn")]
     assert made[0] == made[1]
+
+
+def test_who_reads_only_the_first_line_gets_no_error(tmp_path):
+    for argv in (["list"], ["train", "--pipeline", "folders", "--print-config"]):
+        command = [sys.executable, str(ROOT / "launch.py"), *argv]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+            process.stdout.close()
+            assert process.stderr.read() == b""
+        assert process.returncode == 0
+
+
+def test_a_configuration_that_does_not_fit_is_named_with_its_file(tmp_path, capsys):
+    told = {"config": {**PIPELINES["moons"].to_dict(), "colour": "red"}}
+    (tmp_path / "config.json").write_text(json.dumps(told))
+    assert launch.main(["--pipeline", str(tmp_path)]) == 2
+    error = capsys.readouterr().err
+    assert str(tmp_path / "config.json") in error and "colour" in error

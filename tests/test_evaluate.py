@@ -16,7 +16,7 @@ from torch import Tensor
 from configs.checks import UserError
 from configs.cli import EvaluateOptions
 from configs.parts import ImageFolderConfig
-from configs.schema import Config
+from configs.schema import Config, read_config
 from launch import main
 from pipelines import Pipeline, evaluate, weights
 from pipelines.checkpoint import sha256
@@ -85,7 +85,7 @@ def test_the_cheapest_setting_is_kept_with_the_weights_and_the_figures_are_of_it
     assert (kept.name, kept.steps) == (chosen.solver, chosen.steps)
     assert result["nfe"] == chosen.nfe
     assert result["target"]["frechet"] == pytest.approx(chosen.frechet)
-    begun = weights.read_config(translator / "config.json")
+    begun = read_config(translator / "config.json")
     assert begun.solver.steps == 25  # what training goes on with is as it was
     assert Image.open(translator / "evaluation.png").size[0] > 300
 

@@ -3,24 +3,26 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from configs.cli import trained_folder
-from configs.places import SHIPPED
+from configs.places import FEATURES, SHIPPED
 from configs.presets import PIPELINES
 from datasets import build_samplers
+from datasets.pixels import to_images
 from launch import main
-from pipelines import Pipeline, weights
+from pipelines import Pipeline, classifier, weights
 from pipelines.checkpoint import sha256
 
 COMPLETE = sorted(path.parent.name for path in SHIPPED.glob("*/model.safetensors"))
 each = pytest.mark.parametrize("name", COMPLETE)
 
 
-def test_the_default_translation_comes_along() -> None:
-    assert "fashion2mnist" in COMPLETE
+def test_a_translation_and_digits_on_demand_come_along() -> None:
+    assert {"fashion2mnist", "noise2mnist-cfg"} <= set(COMPLETE)
 
 
 @each
@@ -53,6 +55,21 @@ def test_translate_works_right_after_installation(
     assert main([*argv, "--steps", "1"]) == 0
     assert Image.open("digit.png").size == (28, 28)
     assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == []
+
+
+def test_sample_gives_the_asked_digits_right_after_installation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert (
+        main(["sample", "--pipeline", "noise2mnist-cfg", "--labels", "0-9", "--per-label", "2", "--output", "out"]) == 0
+    )
+    files = sorted(Path("out").glob("*-*.png"))
+    digits = torch.stack([to_images(torch.from_numpy(np.array(Image.open(file)))[None]) for file in files])
+    asked = torch.tensor([int(file.stem.split("-")[1]) for file in files])
+    assert asked.bincount().tolist() == [2] * 10
+    judge = classifier.load(FEATURES / "mnist.safetensors", (1, 28, 28), torch.device("cpu"))
+    assert classifier.accuracy(judge.classifier, digits, asked) >= 0.9
 
 
 def test_ones_own_run_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
