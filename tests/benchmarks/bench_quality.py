@@ -72,7 +72,12 @@ def main() -> None:
     else:
         for name in names:
             finished(training(name, options, 0), name)
-    curves = {name: curve(options.output / name) for name in names}
+    how = f"at once, {share} threads each" if options.at_once else "one after the other"
+    tell({name: curve(options.output / name) for name in names}, how, options)
+
+
+def tell(curves: dict[str, Curve], how: str, options: argparse.Namespace) -> None:
+    """Prints each curve, and when it reaches the best of the first one; draws them into quality.png."""
 
     def draw(axes: Axes) -> None:
         for name, points in curves.items():
@@ -81,16 +86,16 @@ def main() -> None:
         axes.grid(alpha=0.3, which="both")
         axes.legend()
 
-    how = f"at once, {share} threads each" if options.at_once else "one after the other"
     title = f"{options.count:,} test samples · {described()} · {how}"
     figure(draw, title).save(options.output / "quality.png")
     print(title)
-    first = min(distance for _, distance in curves[names[0]])
+    first = next(iter(curves))
+    least = min(distance for _, distance in curves[first])
     for name, points in curves.items():
-        minutes = reached(points, first)
+        minutes = reached(points, least)
         told = "never" if minutes is None else f"after {minutes:.1f} min"
         best_at, best = min(points, key=lambda point: point[1])
-        print(f"{name}: best {best:.3f} at {best_at:.1f} min; the best of {names[0]} is reached {told}")
+        print(f"{name}: best {best:.3f} at {best_at:.1f} min; the best of {first} is reached {told}")
         print("   " + ", ".join(f"{m:.1f} min {d:.3f}" for m, d in points))
 
 
