@@ -67,6 +67,8 @@ def cost_figure(costs: Sequence[Cost], chosen: Cost, floor: float, title: str) -
         axes.plot(chosen.nfe, chosen.frechet, "o", color="black", markersize=11, fillstyle="none", label="cheapest")
         axes.axhline(floor, color="grey", linestyle=":", label="real against real")
         axes.set(xscale="log", yscale="log", xlabel="forward evaluations per sample", ylabel="Fréchet distance")
+        axes.set_xticks(sorted({cost.nfe for cost in costs}), [str(n) for n in sorted({cost.nfe for cost in costs})])
+        axes.minorticks_off()
         axes.grid(alpha=0.3, which="both")
         axes.legend(fontsize="small")
 
