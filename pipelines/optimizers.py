@@ -37,7 +37,9 @@ class KernelMuon(torch.optim.Muon):
             # A gradient may lie in another layout than its kernel; the order of its columns must be the kernel's.
             like = torch.empty_like(kernel).copy_(kernel.grad) if kernel.grad is not None else None
             matrix.grad = None if like is None else as_matrix(like)
-        touched = [*group["params"], *(s["momentum_buffer"] for s in self.state.values())]
+        for matrix in group["params"]:  # as Muon begins, but before the first step, which may be refused
+            self.state[matrix].setdefault("momentum_buffer", torch.zeros_like(matrix))
+        touched = [*group["params"], *(state["momentum_buffer"] for state in self.state.values())]
         before = [tensor.detach().clone() for tensor in touched]
         result = super().step(closure)
         if self.found_inf is not None:

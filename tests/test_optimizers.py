@@ -1,5 +1,7 @@
 """Muon for kernels, AdamW for the rest: pipelines/optimizers.py."""
 
+import math
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -79,6 +81,38 @@ def test_one_rate_serves_both():
         optimizer.step()
     moved = {name: (p - before[name]).square().mean().sqrt().item() for name, p in model.named_parameters()}
     assert all(0.1e-2 < size < 1.1e-2 for size in moved.values()), moved
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("good", [0, 2])  # steps before the one that is refused
+def test_a_refused_step_changes_neither_weights_nor_state(name, good):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(32, 64), nn.Linear(64, 8))
+    optimizers = OPTIMIZERS[name](model, 1e-2)
+
+    def step(value: float) -> None:
+        for p in model.parameters():
+            p.grad = torch.full_like(p, value)
+        for optimizer in optimizers:
+            optimizer.found_inf = torch.tensor(float(not math.isfinite(value)))
+            optimizer.step()
+            optimizer.zero_grad()
+
+    def tensors() -> list[Tensor]:
+        states = [value for o in optimizers for of in o.state.values() for value in of.values()]
+        return [tensor.detach().clone() for tensor in [*model.parameters(), *states]]
+
+    for _ in range(good):
+        step(0.5)
+    before = tensors()
+    step(math.nan)
+    after = tensors()
+    new = after[len(before) :] if good == 0 else []
+    assert all(torch.equal(old, kept) for old, kept in zip(before, after, strict=False))
+    assert all(not tensor.any() for tensor in new)
+    assert len(after) > 4
+    step(0.5)
+    assert not torch.equal(after[0], tensors()[0])
 
 
 def test_half_precision_with_muon_is_refused():
