@@ -64,6 +64,8 @@ class TrainConfig(Checked):
     """Steps over which the learning rate first rises linearly from zero, whatever the schedule."""
     clip_norm: Annotated[float | None, Positive] = None
     """Gradients longer than this are shortened to it."""
+    on_nonfinite: Literal["stop", "skip"] = "stop"
+    """Where a loss or a gradient is NaN or infinite: end the run, or leave out the step, count it and go on."""
     ema: Annotated[float | None, Range(0, 1)] = 0.999
     """Decay of the moving average of the weights, which is what is shown and exported; None: no average."""
     label_dropout: Annotated[float, Range(0, 1)] = 0.1

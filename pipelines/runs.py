@@ -55,7 +55,7 @@ class Run:
     @property
     def final_loss(self) -> float:
         """Mean over the last hundred steps."""
-        last = [row["train/loss"] for row in self.rows[-100:]]
+        last = [row["train/loss"] for row in self.rows[-100:] if "train/loss" in row]
         return sum(last) / len(last) if last else float("nan")
 
     @property

@@ -84,7 +84,7 @@ class Trainer:
         self.total = self.steps_per_epoch * config.train.epochs
         if config.train.max_steps:
             self.total = min(self.total, config.train.max_steps)
-        self.step, self.seconds, self.leaving = 0, 0.0, 0
+        self.step, self.seconds, self.skipped, self.leaving = 0, 0.0, 0, 0
         self._unread: list[Step] = []
         self._since = time.perf_counter()
         self._clock = 0.0  # this process's own seconds of training; `seconds` is the main process's, as last agreed
@@ -106,6 +106,7 @@ class Trainer:
             group["lr"] = lr
         mine = self.global_batch(self.step).part(self.accelerator.process_index, self.accelerator.num_processes)
         torch.manual_seed(key(self.config.seed, "network", self.step, self.accelerator.process_index))
+        statistics = [buffer.clone() for buffer in self.bare.buffers()]
         loss = torch.zeros((), device=self.accelerator.device)
         for index in range(self.train.accumulate):
             last = index == self.train.accumulate - 1
@@ -115,10 +116,12 @@ class Trainer:
             loss += part.detach()
         norm = self._clip_gradients()
         loss = self.accelerator.reduce(loss, "mean")
-        if self.accelerator.scaler is None:  # which would see to it by itself
-            refused = (~(loss + norm).isfinite()).float()
+        refused = ~(loss + norm).isfinite()
+        if self.accelerator.scaler is None:  # which would see to the optimisers by itself
             for optimizer in self.optimizers:
-                optimizer.found_inf = refused  # type: ignore[attr-defined]
+                optimizer.found_inf = refused.float()  # type: ignore[attr-defined]
+        for buffer, old in zip(self.bare.buffers(), statistics, strict=True):
+            buffer.copy_(torch.where(refused, old, buffer))
         for optimizer in self.prepared_optimizers:
             optimizer.step()
             optimizer.zero_grad()
@@ -163,11 +166,17 @@ class Trainer:
             torch.nn.utils.clip_grads_with_norm_(self.bare.parameters(), self.train.clip_norm, norm)
         return norm
 
-    def _check_finite(self, step: int, values: dict[str, float]) -> None:
+    def _accepted(self, step: int, values: dict[str, float]) -> dict[str, float]:
+        """What is logged of a step; of one that was refused its number is counted. Raises NotFinite if that ends it."""
         loss, norm = values["train/loss"], values["train/grad_norm"]
         # Under fp16 an infinite gradient is how the loss scaler finds its scale: it skips the step by itself.
         if math.isfinite(loss) and (math.isfinite(norm) or self.accelerator.scaler is not None):
-            return
+            return values
+        if self.train.on_nonfinite == "skip":
+            self.skipped += 1
+            self._tell("step %d left out, the %d. so far: loss %g, gradient norm %g", step, self.skipped, loss, norm)
+            kept = {tag: value for tag, value in values.items() if math.isfinite(value)}
+            return kept | {"train/skipped": self.skipped}
         newest = checkpoint.published(self.folder / "checkpoints")
         raise NotFinite(
             f"step {step}: loss {loss}, gradient norm {norm}; the weights were not touched. "
@@ -232,9 +241,9 @@ class Trainer:
             if not (self.readable or show or save or self.progress >= 1):
                 continue
             for step, values in self.read():
-                self._check_finite(step, values)
+                accepted = self._accepted(step, values)
                 if record is not None:
-                    record.scalars(step, values)
+                    record.scalars(step, accepted)
             done = self.progress >= 1
             if record is not None and (done or show) and not self.leaving:
                 record.scalars(self.step, self.watch.measured(self.shown))
@@ -292,7 +301,7 @@ class Trainer:
             }
             if self.average is not None:
                 tensors["ema"] = self.average.state_dict()
-            state: dict[str, Any] = {"step": self.step, "seconds": self.seconds}
+            state: dict[str, Any] = {"step": self.step, "seconds": self.seconds, "skipped": self.skipped}
             if self.accelerator.scaler is not None:
                 state["scaler"] = self.accelerator.scaler.state_dict()
             folder = self.folder / "checkpoints"
@@ -321,6 +330,7 @@ class Trainer:
         if self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(state["scaler"])
         self.step, self.seconds, self._clock = state["step"], state["seconds"], state["seconds"]
+        self.skipped = state["skipped"]
         self._tell("resuming from %s", path)
 
     # --- setting up ----------------------------------------------------------------------------------

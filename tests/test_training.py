@@ -220,6 +220,32 @@ def test_a_non_finite_step_stops_before_the_weights_are_touched(tiny, tmp_path, 
     assert [row["step"] for row in metrics(tmp_path)] == [1, 2]
 
 
+@pytest.mark.parametrize("name", ["fashion2mnist", "noise2mnist-cfg-published"])  # Muon; batch statistics
+def test_a_non_finite_step_can_be_left_out(tiny, tmp_path, name, caplog):
+    trainer = Trainer(config_of(tiny, 5, name, on_nonfinite="skip"), tmp_path, data_root=Path("data"))
+    draw, kept = trainer.global_batch, {}
+
+    def poisoned(step):
+        pairs = draw(step)
+        if step in (0, 2):
+            pairs.x1[0] = math.nan
+        if step in (2, 3):
+            kept[step] = tensors_of(trainer)
+        return pairs
+
+    trainer.global_batch = poisoned
+    with caplog.at_level("INFO", logger="flowferry"):
+        assert trainer.run() == 0
+    assert "step 1 left out, the 1. so far" in caplog.text and "step 3 left out, the 2. so far" in caplog.text
+    assert all(torch.equal(tensor, kept[2][name]) for name, tensor in kept[3].items())
+    rows = metrics(tmp_path)
+    assert [row["step"] for row in rows if "train/loss" not in row] == [1, 3]
+    assert [row["train/skipped"] for row in rows if "train/skipped" in row] == [1, 2]
+    assert math.isfinite(rows[-1]["eval/loss"])
+    assert all(tensor.isfinite().all() for tensor in tensors_of(trainer).values())
+    assert json.loads((tmp_path / "checkpoints/step-0000005/state.json").read_text())["skipped"] == 2
+
+
 class HostReads(TorchDispatchMode):
     """Counts what would make the host wait for a GPU: values that are read, and shapes that depend on them."""
 
