@@ -114,16 +114,25 @@ def whole_trainer(trainer: Trainer) -> Contender:
     return Contender(step, data)
 
 
-def bare(trainer: Trainer) -> Contender:
-    """C: forward, backward and the run's optimisers on one batch, in its memory format and precision."""
-    model = build_model(trainer.config).to(trainer.accelerator.device).to(memory_format=torch.channels_last)
+def bare(
+    trainer: Trainer,
+    *,
+    layout: torch.memory_format = torch.channels_last,
+    bf16: bool | None = None,
+    compiled: bool = False,
+) -> Contender:
+    """C: forward, backward and the run's optimisers on one batch; where not said otherwise, as in the trainer."""
+    device = trainer.accelerator.device
+    bf16 = trainer.accelerator.mixed_precision == "bf16" if bf16 is None else bf16
+    model = build_model(trainer.config).to(device).to(memory_format=layout)
     optimizers = OPTIMIZERS[trainer.train.optimizer](model, trainer.train.lr)
+    predict: Callable[..., Tensor] = torch.compile(model) if compiled else model
     x0, x1, t, label = trainer.global_batch(0)
     xt, v = trainer.pipeline.path.interpolate(x0, x1, t), trainer.pipeline.path.velocity(x0, x1, t)
 
     def step() -> None:
-        with trainer.accelerator.autocast():
-            prediction = model(xt, t, label)
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            prediction = predict(xt, t, label)
         LOSSES[trainer.train.loss](prediction.float(), v).backward()
         for optimizer in optimizers:
             optimizer.step()
