@@ -54,9 +54,10 @@ def train(argv: Sequence[str]) -> int:
 
         return inspect(options.config, options.folder, data_root=options.data_root)
     from pipelines.trainer import Trainer
+    from pipelines.training import dry_run, run
 
     trainer = Trainer(options.config, options.folder, data_root=options.data_root)
-    return trainer.dry_run() if options.dry_run else trainer.run()
+    return dry_run(trainer) if options.dry_run else run(trainer)
 
 
 def trained(pipeline: str) -> Path:

@@ -1,4 +1,4 @@
-"""Trains a pipeline. The only file that knows Accelerate: devices, processes, precision, and when to do what."""
+"""Takes the steps of training. The only file that knows `Accelerator`: devices, processes, precision."""
 
 import copy
 import logging
@@ -14,8 +14,6 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from torch import Tensor
-from tqdm import tqdm
-from tqdm.contrib.logging import logging_redirect_tqdm
 
 from configs.changes import refuse_changes
 from configs.checks import UserError
@@ -27,25 +25,17 @@ from models import build_model
 from pipelines import checkpoint, weights
 from pipelines.batches import Pairs, draw_pairs
 from pipelines.ema import follow
-from pipelines.figures import loss_curve
 from pipelines.machine import has_bf16, keep_freed_memory, use_cores
 from pipelines.optimizers import OPTIMIZERS
-from pipelines.pictures import drawing
 from pipelines.pipeline import Pipeline
-from pipelines.record import Record, progress_bar
+from pipelines.record import Record
 from pipelines.schedules import learning_rate
-from pipelines.sheets import save_gif
 from pipelines.stop import StopSignal
 from pipelines.watch import Watch
 
 log = logging.getLogger("flowferry")
 
-
 RUN_AHEAD = 16  # steps that the host hands to a GPU before it waits for their results
-
-
-class NotFinite(RuntimeError):
-    """The loss or the gradient is NaN or infinite; the weights were not touched."""
 
 
 class Step(NamedTuple):
@@ -57,7 +47,7 @@ class Step(NamedTuple):
 
 
 class Trainer:
-    """One run in one folder. `run()` trains from the newest checkpoint there, or from the start, to the end.
+    """What `training.run` runs in one folder: the network, its data and optimisers, and how far they are.
 
     Raises UserError where the configuration, the data and the machine do not fit together.
     """
@@ -117,7 +107,7 @@ class Trainer:
         norm = self._clip_gradients()
         loss = self.accelerator.reduce(loss, "mean")
         refused = ~(loss + norm).isfinite()
-        if self.accelerator.scaler is None:  # which would see to the optimisers by itself
+        if not self.scales_loss:  # whose scaler sees to the optimisers by itself
             for optimizer in self.optimizers:
                 optimizer.found_inf = refused.float()  # type: ignore[attr-defined]
         for buffer, old in zip(self.bare.buffers(), statistics, strict=True):
@@ -146,11 +136,20 @@ class Trainer:
         ]
         self._unread.clear()
         asked = self.stop.received
-        mine = [float(asked == SIGINT), float(asked == SIGTERM), self._clock if self._main else 0.0]
+        mine = [float(asked == SIGINT), float(asked == SIGTERM), self._clock if self.main else 0.0]
         told = self.accelerator.reduce(torch.tensor(mine, device=self.accelerator.device), "sum")
         interrupted, terminated, self.seconds = told.tolist()
         self.leaving = SIGTERM if terminated else SIGINT if interrupted else 0
         return [(number, values | {f"perf/{name}": value for name, value in speed.items()}) for number, values in rows]
+
+    def start_clock(self) -> None:
+        """From now on it is training whose time is taken, until the next reading."""
+        self._since = time.perf_counter()
+
+    @property
+    def scales_loss(self) -> bool:
+        """As fp16 needs it."""
+        return self.accelerator.scaler is not None
 
     @property
     def readable(self) -> bool:
@@ -166,132 +165,23 @@ class Trainer:
             torch.nn.utils.clip_grads_with_norm_(self.bare.parameters(), self.train.clip_norm, norm)
         return norm
 
-    def _accepted(self, step: int, values: dict[str, float]) -> dict[str, float]:
-        """What is logged of a step; of one that was refused its number is counted. Raises NotFinite if that ends it."""
-        loss, norm = values["train/loss"], values["train/grad_norm"]
-        # Under fp16 an infinite gradient is how the loss scaler finds its scale: it skips the step by itself.
-        if math.isfinite(loss) and (math.isfinite(norm) or self.accelerator.scaler is not None):
-            return values
-        if self.train.on_nonfinite == "skip":
-            self.skipped += 1
-            self._tell("step %d left out, the %d. so far: loss %g, gradient norm %g", step, self.skipped, loss, norm)
-            kept = {tag: value for tag, value in values.items() if math.isfinite(value)}
-            return kept | {"train/skipped": self.skipped}
-        newest = checkpoint.published(self.folder / "checkpoints")
-        raise NotFinite(
-            f"step {step}: loss {loss}, gradient norm {norm}; the weights were not touched. "
-            f"Last checkpoint: {newest[0] if newest else 'none'}. "
-            f"Try a lower --train.lr (found {self.train.lr}) or --train.clip-norm 1"
-        )
-
-    # --- the run -------------------------------------------------------------------------------------
-
     @property
     def progress(self) -> float:
         """In [0, 1]: of the steps, or of the minutes if those are further on."""
         time_spent = self.seconds / (60 * self.train.minutes) if self.train.minutes else 0.0
         return min(1.0, max(self.step / self.total, time_spent))
 
-    def dry_run(self) -> int:
-        """One step in memory; says what `run` would train. Writes nothing."""
-        self.train_step()
-        ((_, values),) = self.read()
-        self._tell("%s", self.describe())
-        told = values["train/loss"], values["train/grad_norm"]
-        self._tell("one step: loss %.4f, gradient norm %.4f; nothing was written", *told)
-        return 0
-
-    def run(self) -> int:
-        """Trains to the end or until asked to leave; returns the process's exit code."""
-        self._resume()
-        self._tell("%s", self.describe())
-        if self.progress >= 1:
-            self._tell("%s is trained to step %d; --train.epochs or --train.minutes go on", self.folder, self.step)
-            return 0
-        self.stop.install()
-        record = Record(self.folder, weights.describe(self.config), step=self.step) if self._main else None
-        bar = progress_bar(self.total, self.step, shown=self._main, name=self.config.name)
-        try:
-            with logging_redirect_tqdm():
-                self._loop(record, bar)
-        except NotFinite as problem:
-            self._tell("stopped at %s", problem)
-            return 1
-        finally:
-            bar.close()
-            if record is not None:
-                record.close()
-        if self.leaving:
-            self._tell("asked to leave: saved at step %d; the same command goes on from there", self.step)
-            return 128 + self.leaving
-        self._tell(
-            "trained to step %d in %.1f minutes: weights in %s",
-            self.step,
-            self.seconds / 60,
-            self.folder / "model",
-        )
-        return 0
-
-    def _loop(self, record: Record | None, bar: tqdm) -> None:
-        self._since = time.perf_counter()
-        while self.progress < 1 and not self.leaving:
-            self.train_step()
-            show = self._due(self.train.show_epochs, first=True)
-            save = self._due(self.train.checkpoint_epochs) or self._due_by_step()
-            if not (self.readable or show or save or self.progress >= 1):
-                continue
-            for step, values in self.read():
-                accepted = self._accepted(step, values)
-                if record is not None:
-                    record.scalars(step, accepted)
-            done = self.progress >= 1
-            if record is not None and (done or show) and not self.leaving:
-                record.scalars(self.step, self.watch.measured(self.shown))
-                self._draw(record, final=done)
-                self.model.train()
-            if done or save or self.leaving:
-                self._save(record)
-            bar.total = max(self.step, round(self.step / self.progress))
-            bar.set_postfix_str(
-                f"loss {values['train/loss']:.4f}, {values['perf/images_per_second']:.0f} images/s",
-                refresh=False,
-            )
-            bar.update(self.step - bar.n)
-            self._since = time.perf_counter()
-
-    def _due(self, epochs: int, *, first: bool = False) -> bool:
-        """Whether an epoch has just ended that is a multiple of `epochs`, or the first."""
-        epoch, rest = divmod(self.step, self.steps_per_epoch)
-        return rest == 0 and epochs > 0 and (epoch % epochs == 0 or (first and epoch == 1))
-
-    def _due_by_step(self) -> bool:
-        every = self.train.checkpoint_steps
-        return every > 0 and self.step % every == 0
-
-    def _tell(self, message: str, *values: object) -> None:
-        if self._main:
+    def tell(self, message: str, *values: object) -> None:
+        if self.main:
             log.info(message, *values)
 
     @property
-    def _main(self) -> bool:
+    def main(self) -> bool:
         return self.accelerator.is_main_process
-
-    # --- showing -------------------------------------------------------------------------------------
-
-    def _draw(self, record: Record, *, final: bool) -> None:
-        """The sheets, always of the same samples, and the loss curve."""
-        when = f"epoch {self.step / self.steps_per_epoch:.3g}, step {self.step}"
-        shown = drawing(self.config)
-        for name, picture in shown.pictures(self.shown, self.test_source, self.test_target, when).items():
-            record.picture(self.step, name, picture)
-        record.picture(self.step, "loss", loss_curve(self.config, record.rows(), when))
-        if final:
-            frames = shown.frames(self.shown, self.test_source, self.test_target)
-            save_gif(frames, self.folder / "samples" / "path.gif")
 
     # --- saving and resuming -------------------------------------------------------------------------
 
-    def _save(self, record: Record | None) -> None:
+    def save(self, record: Record | None) -> None:
         """Publishes the resume state and the weights."""
         if record is not None:
             record.flush()
@@ -309,10 +199,10 @@ class Trainer:
             self.shown.save_pretrained(self.folder / "model", step=self.step)
         self.accelerator.wait_for_everyone()
 
-    def _resume(self) -> None:
+    def resume(self) -> None:
         """Goes on from the newest whole checkpoint, the same one on every process."""
         found: list[Any] = [None]
-        if self._main:
+        if self.main:
             path, broken = checkpoint.newest(self.folder / "checkpoints")
             for problem in broken:
                 log.warning("checkpoint passed over: %s", problem)
@@ -331,7 +221,7 @@ class Trainer:
             self.accelerator.scaler.load_state_dict(state["scaler"])
         self.step, self.seconds, self._clock = state["step"], state["seconds"], state["seconds"]
         self.skipped = state["skipped"]
-        self._tell("resuming from %s", path)
+        self.tell("resuming from %s", path)
 
     # --- setting up ----------------------------------------------------------------------------------
 

@@ -23,6 +23,7 @@ from pipelines.checkpoint import sha256
 from pipelines.costs import Cost, cheapest, ladder
 from pipelines.record import read_metrics
 from pipelines.trainer import Trainer
+from pipelines.training import run
 
 CPU = torch.device("cpu")
 
@@ -94,7 +95,7 @@ def test_training_logs_the_distance_that_evaluate_measures(tiny: Callable[..., C
     config = tiny("fashion2mnist")
     train = replace(config.train, minutes=None, max_steps=2, batch_size=16, eval_samples=32, threads=1)
     config = replace(config, train=train)
-    assert Trainer(config, runs / "watched", data_root=runs).run() == 0
+    assert run(Trainer(config, runs / "watched", data_root=runs)) == 0
     assert main(asked(runs / "watched", "--count", "32", "--skip-cost")) == 0
     (logged,) = [row["eval/frechet"] for row in read_metrics(runs / "watched" / "metrics.jsonl") if "eval/loss" in row]
     assert result_of(runs / "watched")["target"]["frechet"] == pytest.approx(logged)

@@ -16,6 +16,7 @@ from configs.commands import training_command
 from configs.parts import PracticalUNetConfig
 from configs.presets import PIPELINES
 from configs.schema import Config
+from pipelines import training
 from pipelines.measures import asked_share
 from pipelines.pipeline import Pipeline
 from pipelines.report import run
@@ -26,7 +27,7 @@ def trained(config: Config, folder: Path, steps: int = 8) -> Path:
     """Two epochs of four steps, shown after each."""
     train = replace(config.train, batch_size=16, epochs=2, epoch_size=64, max_steps=steps, show_epochs=1, threads=1)
     solver = replace(config.solver, steps=min(config.solver.steps, 3))
-    assert Trainer(replace(config, train=train, solver=solver), folder, data_root=Path("data")).run() == 0
+    assert training.run(Trainer(replace(config, train=train, solver=solver), folder, data_root=Path("data"))) == 0
     return folder
 
 

@@ -24,6 +24,7 @@ from configs.schema import Config
 from pipelines import Pipeline, hub
 from pipelines.diffusers_network import FlowferryNetwork
 from pipelines.trainer import Trainer
+from pipelines.training import run
 
 ROOT = Path(__file__).parents[1]
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -167,9 +168,8 @@ def test_export_writes_a_run_s_weights_and_a_card_with_what_was_measured(
 ) -> None:
     config = tiny("fashion2mnist-published")
     train = replace(config.train, max_steps=3, batch_size=8, threads=1)
-    Trainer(
-        replace(config, train=train, solver=replace(config.solver, steps=2)), tmp_path / "run", data_root=Path()
-    ).run()
+    config = replace(config, train=train, solver=replace(config.solver, steps=2))
+    assert run(Trainer(config, tmp_path / "run", data_root=Path())) == 0
     assert launch.main(["export", "--pipeline", str(tmp_path / "run"), "--output", str(tmp_path / "out")]) == 0
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"config.json", "model.safetensors", "README.md"}
     one, other = (load_file(folder / "model.safetensors") for folder in (tmp_path / "run" / "model", tmp_path / "out"))

@@ -24,6 +24,7 @@ from configs.schema import Config
 from datasets import build_sampler
 from pipelines import Pipeline, checkpoint
 from pipelines.trainer import Trainer
+from pipelines.training import run
 
 ROOT = Path(__file__).parents[1]
 TINY = "--quick --train.minutes 100 --train.threads 1 --source.count 64 --target.count 64 --model.width 8".split()
@@ -39,7 +40,7 @@ def config_of(tiny, steps: int, name: str = "fashion2mnist-published", **train) 
 
 def trained(config: Config, folder: Path) -> Trainer:
     trainer = Trainer(config, folder, data_root=Path("data"))
-    assert trainer.run() == 0
+    assert run(trainer) == 0
     return trainer
 
 
@@ -82,7 +83,7 @@ def test_a_resumed_run_ends_bit_for_bit_like_one_never_stopped(tiny, tmp_path, n
     trainer = Trainer(config_of(tiny, 7, name, **schedule), stopped, data_root=Path("data"))
     step = trainer.train_step
     trainer.train_step = lambda: interrupt_after(trainer, step, 3)
-    assert trainer.run() == 128 + signal.SIGTERM
+    assert run(trainer) == 128 + signal.SIGTERM
     assert metrics(stopped)[-1]["step"] == 3
     trained(config_of(tiny, 7, name, **schedule), stopped)
 
@@ -212,7 +213,7 @@ def test_a_non_finite_step_stops_before_the_weights_are_touched(tiny, tmp_path, 
 
     trainer.global_batch = poisoned
     with caplog.at_level("INFO", logger="flowferry"):
-        assert trainer.run() == 1
+        assert run(trainer) == 1
     assert "step 3" in caplog.text and "not touched" in caplog.text and "--train.lr" in caplog.text
     after = tensors_of(trainer)
     assert len(after) > 2 * len(trainer.bare.state_dict())
@@ -235,7 +236,7 @@ def test_a_non_finite_step_can_be_left_out(tiny, tmp_path, name, caplog):
 
     trainer.global_batch = poisoned
     with caplog.at_level("INFO", logger="flowferry"):
-        assert trainer.run() == 0
+        assert run(trainer) == 0
     assert "step 1 left out, the 1. so far" in caplog.text and "step 3 left out, the 2. so far" in caplog.text
     assert all(torch.equal(tensor, kept[2][name]) for name, tensor in kept[3].items())
     rows = metrics(tmp_path)
@@ -350,14 +351,14 @@ def test_the_exported_weights_are_the_average(tiny, tmp_path):
 def test_a_finished_run_is_left_alone(tiny, tmp_path):
     trained(config_of(tiny, 2), tmp_path)
     before = (tmp_path / "metrics.jsonl").read_text()
-    assert Trainer(config_of(tiny, 2), tmp_path, data_root=Path("data")).run() == 0
+    assert run(Trainer(config_of(tiny, 2), tmp_path, data_root=Path("data"))) == 0
     assert (tmp_path / "metrics.jsonl").read_text() == before
 
 
 def test_another_training_in_the_same_folder_is_refused(tiny, tmp_path):
     trained(config_of(tiny, 2), tmp_path)
     with pytest.raises(UserError, match=r"train\.lr \(found 0\.5, begun with 0\.001\)"):
-        Trainer(config_of(tiny, 4, lr=0.5), tmp_path, data_root=Path("data")).run()
+        run(Trainer(config_of(tiny, 4, lr=0.5), tmp_path, data_root=Path("data")))
 
 
 def test_a_broken_newest_checkpoint_is_named_and_the_older_one_resumed(tiny, tmp_path, caplog):

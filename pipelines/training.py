@@ -1,0 +1,130 @@
+"""A run in its folder: what is done when. Knows neither devices nor processes, which are the trainer's."""
+
+import math
+
+from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from pipelines import checkpoint, weights
+from pipelines.figures import loss_curve
+from pipelines.pictures import drawing
+from pipelines.record import Record, progress_bar
+from pipelines.sheets import save_gif
+from pipelines.trainer import Trainer
+
+
+class NotFinite(RuntimeError):
+    """The loss or the gradient is NaN or infinite; the weights were not touched."""
+
+
+def run(trainer: Trainer) -> int:
+    """Trains to the end or until asked to leave; returns the process's exit code."""
+    trainer.resume()
+    trainer.tell("%s", trainer.describe())
+    if trainer.progress >= 1:
+        trainer.tell("%s is trained to step %d; --train.epochs or --train.minutes go on", trainer.folder, trainer.step)
+        return 0
+    trainer.stop.install()
+    record = Record(trainer.folder, weights.describe(trainer.config), step=trainer.step) if trainer.main else None
+    bar = progress_bar(trainer.total, trainer.step, shown=trainer.main, name=trainer.config.name)
+    try:
+        with logging_redirect_tqdm():
+            loop(trainer, record, bar)
+    except NotFinite as problem:
+        trainer.tell("stopped at %s", problem)
+        return 1
+    finally:
+        bar.close()
+        if record is not None:
+            record.close()
+    if trainer.leaving:
+        trainer.tell("asked to leave: saved at step %d; the same command goes on from there", trainer.step)
+        return 128 + trainer.leaving
+    trainer.tell(
+        "trained to step %d in %.1f minutes: weights in %s",
+        trainer.step,
+        trainer.seconds / 60,
+        trainer.folder / "model",
+    )
+    return 0
+
+
+def dry_run(trainer: Trainer) -> int:
+    """One step in memory; says what `run` would train. Writes nothing."""
+    trainer.train_step()
+    ((_, values),) = trainer.read()
+    trainer.tell("%s", trainer.describe())
+    told = values["train/loss"], values["train/grad_norm"]
+    trainer.tell("one step: loss %.4f, gradient norm %.4f; nothing was written", *told)
+    return 0
+
+
+def loop(trainer: Trainer, record: Record | None, bar: tqdm) -> None:
+    """Step by step to the end; reads, shows and saves when it is time to. Raises NotFinite."""
+    trainer.start_clock()
+    while trainer.progress < 1 and not trainer.leaving:
+        trainer.train_step()
+        show = due(trainer, trainer.train.show_epochs, first=True)
+        save = due(trainer, trainer.train.checkpoint_epochs) or due_by_step(trainer)
+        if not (trainer.readable or show or save or trainer.progress >= 1):
+            continue
+        for step, values in trainer.read():
+            told = accepted(trainer, step, values)
+            if record is not None:
+                record.scalars(step, told)
+        done = trainer.progress >= 1
+        if record is not None and (done or show) and not trainer.leaving:
+            record.scalars(trainer.step, trainer.watch.measured(trainer.shown))
+            draw(trainer, record, final=done)
+            trainer.model.train()
+        if done or save or trainer.leaving:
+            trainer.save(record)
+        bar.total = max(trainer.step, round(trainer.step / trainer.progress))
+        bar.set_postfix_str(
+            f"loss {values['train/loss']:.4f}, {values['perf/images_per_second']:.0f} images/s",
+            refresh=False,
+        )
+        bar.update(trainer.step - bar.n)
+        trainer.start_clock()
+
+
+def accepted(trainer: Trainer, step: int, values: dict[str, float]) -> dict[str, float]:
+    """What is logged of a step; of one that was refused its number is counted. Raises NotFinite if that ends it."""
+    loss, norm = values["train/loss"], values["train/grad_norm"]
+    # Under fp16 an infinite gradient is how the loss scaler finds its scale: it skips the step by itself.
+    if math.isfinite(loss) and (math.isfinite(norm) or trainer.scales_loss):
+        return values
+    if trainer.train.on_nonfinite == "skip":
+        trainer.skipped += 1
+        trainer.tell("step %d left out, the %d. so far: loss %g, gradient norm %g", step, trainer.skipped, loss, norm)
+        kept = {tag: value for tag, value in values.items() if math.isfinite(value)}
+        return kept | {"train/skipped": trainer.skipped}
+    newest = checkpoint.published(trainer.folder / "checkpoints")
+    raise NotFinite(
+        f"step {step}: loss {loss}, gradient norm {norm}; the weights were not touched. "
+        f"Last checkpoint: {newest[0] if newest else 'none'}. "
+        f"Try a lower --train.lr (found {trainer.train.lr}) or --train.clip-norm 1"
+    )
+
+
+def due(trainer: Trainer, epochs: int, *, first: bool = False) -> bool:
+    """Whether an epoch has just ended that is a multiple of `epochs`, or the first."""
+    epoch, rest = divmod(trainer.step, trainer.steps_per_epoch)
+    return rest == 0 and epochs > 0 and (epoch % epochs == 0 or (first and epoch == 1))
+
+
+def due_by_step(trainer: Trainer) -> bool:
+    every = trainer.train.checkpoint_steps
+    return every > 0 and trainer.step % every == 0
+
+
+def draw(trainer: Trainer, record: Record, *, final: bool) -> None:
+    """The sheets, always of the same samples, and the loss curve."""
+    when = f"epoch {trainer.step / trainer.steps_per_epoch:.3g}, step {trainer.step}"
+    shown = drawing(trainer.config)
+    for name, picture in shown.pictures(trainer.shown, trainer.test_source, trainer.test_target, when).items():
+        record.picture(trainer.step, name, picture)
+    record.picture(trainer.step, "loss", loss_curve(trainer.config, record.rows(), when))
+    if final:
+        frames = shown.frames(trainer.shown, trainer.test_source, trainer.test_target)
+        save_gif(frames, trainer.folder / "samples" / "path.gif")
