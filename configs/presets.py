@@ -90,7 +90,7 @@ PIPELINES: dict[str, Config] = {
             target=MnistConfig(),
             model=PatchUNetConfig(),
             classes=10,
-            solver=SolverConfig(steps=25, guidance=2.0),
+            solver=SolverConfig(steps=25, guidance=1.5),
             train=SPEEDRUN,
         ),
         Config(

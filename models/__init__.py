@@ -25,10 +25,16 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
 }
 
 
-def build_model(config: Config) -> nn.Module:
-    """The network that `config.model` describes, freshly initialised from the global torch generator.
+CONTIGUOUS = ("patch-unet",)  # train faster so on a CPU, though they run faster channels last: docs/PERFORMANCE.md
 
-    Its kernels lie channels last: measured, up to twice the images a second on a CPU.
-    """
-    model = MODELS[config.model.kind](config.model, shape=config.shape, classes=config.classes)
-    return model.to(memory_format=torch.channels_last)
+
+def build_model(config: Config) -> nn.Module:
+    """The network that `config.model` describes, freshly initialised from the global torch generator."""
+    return MODELS[config.model.kind](config.model, shape=config.shape, classes=config.classes)
+
+
+def placed(model: nn.Module, config: Config, device: torch.device | str, *, train: bool = False) -> nn.Module:
+    """The network on the device, its kernels in the order in memory that is fastest there, to be trained or run."""
+    contiguous = train and config.model.kind in CONTIGUOUS and torch.device(device).type == "cpu"
+    layout = torch.contiguous_format if contiguous else torch.channels_last
+    return model.to(device, memory_format=layout)  # type: ignore[call-overload]

@@ -13,7 +13,7 @@ from configs.checks import UserError
 from configs.schema import Config
 from datasets import build_source
 from datasets.keyed import key, normal_rows
-from models import build_model
+from models import build_model, placed
 from pipelines import hub, weights
 from pipelines.guidance import guide
 from pipelines.losses import LOSSES
@@ -233,5 +233,5 @@ class Pipeline:
         weights.load_strictly(pipeline.model, tensors, what=str(folder))
         if device is None:
             device = torch.accelerator.current_accelerator(check_available=True) or "cpu"
-        pipeline.model.to(device).eval()
+        placed(pipeline.model, config, device).eval()
         return pipeline

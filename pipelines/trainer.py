@@ -21,7 +21,7 @@ from configs.schema import Config, TrainConfig, read_config
 from datasets import Sampler, build_samplers
 from datasets.keyed import key
 from datasets.samplers import Split
-from models import build_model
+from models import build_model, placed
 from pipelines import checkpoint, weights
 from pipelines.batches import Pairs, draw_pairs
 from pipelines.ema import follow
@@ -60,7 +60,7 @@ class Trainer:
         self.test_source, self.test_target = self._samplers("test", data_root)
         self._check_batch()
         torch.manual_seed(key(config.seed, "weights"))
-        model = build_model(config).to(self.accelerator.device)
+        model = placed(build_model(config), config, self.accelerator.device, train=True)
         self.average = copy.deepcopy(model).eval() if config.train.ema else None
         self.bare = model
         self.optimizers = OPTIMIZERS[config.train.optimizer](model, config.train.lr)

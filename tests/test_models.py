@@ -13,7 +13,7 @@ from configs.parts import AttentionUNetConfig, CourseUNetConfig, MLPConfig, Patc
 from configs.presets import PIPELINES
 from configs.schema import Config
 from datasets import build_samplers
-from models import MODELS, build_model
+from models import MODELS, build_model, placed
 from models.attention_unet import AttentionUNet, SelfAttention, sinusoids
 from models.course_unet import CourseUNet
 from models.mlp import MLP
@@ -569,3 +569,13 @@ def test_patch_unet_refuses_what_does_not_fit(config: dict, side: int, found: st
     with pytest.raises(UserError, match=r"patch-unet: found .*accepted") as refused:
         PatchUNet(PatchUNetConfig(**config), shape=(1, side, side), classes=0)
     assert found in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["fashion2mnist", "fashion2mnist-published", "noise2mnist-cfg-published"])
+def test_kernels_lie_as_is_fastest_to_train_and_to_run(tiny: Callable[..., Config], name: str) -> None:
+    config = tiny(name)
+    for train in (False, True):
+        model = placed(build_model(config), config, "cpu", train=train)
+        (kernel,) = [p for p in model.parameters() if p.ndim == 4 and min(p.shape) > 1][:1]
+        assert kernel.is_contiguous() == (train and name == "fashion2mnist")
+        assert kernel.is_contiguous(memory_format=torch.channels_last) != kernel.is_contiguous()

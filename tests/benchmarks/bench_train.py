@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # ahead of any oth
 from configs.cli import data_root
 from configs.parts import SamplerConfig
 from configs.presets import PIPELINES, STAND_INS
-from models import build_model
+from models import build_model, placed
 from pipelines.losses import LOSSES
 from pipelines.optimizers import OPTIMIZERS
 from pipelines.trainer import Trainer
@@ -117,14 +117,16 @@ def whole_trainer(trainer: Trainer) -> Contender:
 def bare(
     trainer: Trainer,
     *,
-    layout: torch.memory_format = torch.channels_last,
+    layout: torch.memory_format | None = None,
     bf16: bool | None = None,
     compiled: bool = False,
 ) -> Contender:
     """C: forward, backward and the run's optimisers on one batch; where not said otherwise, as in the trainer."""
     device = trainer.accelerator.device
     bf16 = trainer.accelerator.mixed_precision == "bf16" if bf16 is None else bf16
-    model = build_model(trainer.config).to(device).to(memory_format=layout)
+    model = placed(build_model(trainer.config), trainer.config, device, train=True)
+    if layout is not None:
+        model = model.to(memory_format=layout)  # type: ignore[call-overload]
     optimizers = OPTIMIZERS[trainer.train.optimizer](model, trainer.train.lr)
     predict: Callable[..., Tensor] = torch.compile(model) if compiled else model
     x0, x1, t, label = trainer.global_batch(0)

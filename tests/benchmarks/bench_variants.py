@@ -42,7 +42,8 @@ def main() -> None:
         bf16 = trainer.accelerator.mixed_precision == "bf16"
         contenders = {
             "as in a run": bare(trainer),
-            "contiguous instead of channels_last": bare(trainer, layout=torch.contiguous_format),
+            "contiguous": bare(trainer, layout=torch.contiguous_format),
+            "channels_last": bare(trainer, layout=torch.channels_last),
             "fp32 instead of bf16" if bf16 else "bf16 instead of fp32": bare(trainer, bf16=not bf16),
             "foreach instead of fused Adam": with_adam(trainer, fused=False, foreach=True),
             "Adam parameter by parameter": with_adam(trainer, fused=False, foreach=False),
