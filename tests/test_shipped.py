@@ -92,7 +92,7 @@ def test_a_sample_of_shipped_weights_is_not_written_into_the_installation(
     assert not (SHIPPED / "fashion2mnist" / "sampled").exists()
 
 
-@each
+@pytest.mark.parametrize("name", [name for name in COMPLETE if PIPELINES[name].source.kind == "fashion-mnist"])
 def test_results_are_nearer_to_real_digits_than_the_garments_are(name: str, data_root: Path) -> None:
     """The shipped figures, in small: a classifier is surer of the results than of the garments."""
     from pipelines.classifier import seen, trained_classifier
