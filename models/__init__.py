@@ -29,8 +29,9 @@ CONTIGUOUS = ("patch-unet",)  # train faster so on a CPU, though they run faster
 
 
 def build_model(config: Config) -> nn.Module:
-    """The network that `config.model` describes, freshly initialised from the global torch generator."""
-    return MODELS[config.model.kind](config.model, shape=config.shape, classes=config.classes)
+    """The network that `config.model` describes, freshly initialised from the global torch generator, on the CPU."""
+    model = MODELS[config.model.kind](config.model, shape=config.shape, classes=config.classes)
+    return placed(model, config, "cpu")
 
 
 def placed(model: nn.Module, config: Config, device: torch.device | str, *, train: bool = False) -> nn.Module:
