@@ -29,9 +29,9 @@ CONTIGUOUS = ("patch-unet",)  # train faster so on a CPU, though they run faster
 
 
 def build_model(config: Config) -> nn.Module:
-    """The network that `config.model` describes, freshly initialised from the global torch generator, on the CPU."""
+    """The network that `config.model` describes, freshly initialised from the global torch generator."""
     model = MODELS[config.model.kind](config.model, shape=config.shape, classes=config.classes)
-    return placed(model, config, "cpu")
+    return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def placed(model: nn.Module, config: Config, device: torch.device | str, *, train: bool = False) -> nn.Module:
