@@ -31,7 +31,7 @@ CONTIGUOUS = ("patch-unet",)  # train faster so on a CPU, though they run faster
 def build_model(config: Config) -> nn.Module:
     """The network that `config.model` describes, freshly initialised from the global torch generator."""
     model = MODELS[config.model.kind](config.model, shape=config.shape, classes=config.classes)
-    return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return model.to(memory_format=torch.channels_last)
 
 
 def placed(model: nn.Module, config: Config, device: torch.device | str, *, train: bool = False) -> nn.Module:
