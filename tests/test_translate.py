@@ -413,7 +413,7 @@ for _ in range(10):
     before, more, child = made(), moments.choice([0, 0, 1, 10, 20, 40]), begin()
     while made() < before + more:
         assert os.waitpid(child, os.WNOHANG)[0] == 0, "it ended before it was killed"
-    time.sleep(moments.uniform(0, 0.1))
+    time.sleep(moments.uniform(0, 0.03))
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
     print(made())
@@ -423,7 +423,7 @@ print(os.waitstatus_to_exitcode(os.waitpid(begin(), 0)[1]))
 
 def test_a_run_killed_at_ten_random_moments_ends_with_the_same_bytes(tmp_path: Path) -> None:
     weights = saved(tmp_path / "weights", "fashion2mnist-published", {"width": 32})
-    source = a_few(tmp_path / "in", 500)
+    source = a_few(tmp_path / "in", 1000)
     options = ("--batch-size", "16", "--steps", "1")
     assert translate(weights, source, tmp_path / "whole", *options) == 0
     argv = ["translate", "--pipeline", weights, "--input", source, "--output", tmp_path / "killed", *options]
@@ -431,7 +431,7 @@ def test_a_run_killed_at_ten_random_moments_ends_with_the_same_bytes(tmp_path: P
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     *made, code = map(int, done.stdout.split())
-    assert code == 0 and len(made) == 10 and 0 < made[-1] < 500
+    assert code == 0 and len(made) == 10 and 0 < made[-1] < 1000
     assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
     assert not (tmp_path / "killed" / ".flowferry").exists()
 
