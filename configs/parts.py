@@ -48,6 +48,8 @@ class FashionMnistConfig(Checked):
     """Photographs of ten kinds of garment, 28×28 grey, 60,000 to train on."""
 
     kind: str = field(default="fashion-mnist", init=False)
+    mirrored: bool = False
+    """In training, mirror each image left to right with probability ½."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +73,8 @@ class Cifar10Config(Checked):
     """Photographs of ten kinds of animals and vehicles, 32×32 in colour, 50,000 to train on."""
 
     kind: str = field(default="cifar10", init=False)
+    mirrored: bool = False
+    """In training, mirror each image left to right with probability ½."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +114,8 @@ class ImageFolderConfig(Checked):
     """Colour under transparent images and of borders: a name such as white, or #rrggbb."""
     cache_mb: Annotated[int, Range(0)] = 2048
     """Decoded images up to this many MB are kept in memory; more are decoded again each epoch, by worker processes."""
+    mirrored: bool = False
+    """In training, mirror each image left to right with probability ½."""
 
 
 SamplerConfig = (

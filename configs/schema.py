@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, get_args
 import dacite
 
 from configs.checks import Checked, Positive, Range, UserError
-from configs.parts import GaussianConfig, ModelConfig, SamplerConfig
+from configs.parts import GaussianConfig, ModelConfig, NoisyConfig, SamplerConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,6 +127,9 @@ class Config(Checked):
         super().__post_init__()
         if self.solver.name == "ancestral" and self.source != GaussianConfig():
             raise UserError(f"solver ancestral: found the source {self.source.kind}, accepted is unit Gaussian noise")
+        made_of_the_target = isinstance(self.source, NoisyConfig)
+        if self.coupling == "given" and not made_of_the_target and mirrored(self.source) != mirrored(self.target):
+            raise UserError("coupling given: found one of source and target mirrored, accepted are both or neither")
 
     @property
     def drawn(self) -> bool:
@@ -146,6 +149,11 @@ class Config(Checked):
             raise UserError(f"configuration: {error} is missing, found {', '.join(data)}") from None
         except (dacite.DaciteError, TypeError) as error:
             raise UserError(f"not a configuration of this version: {error}") from None
+
+
+def mirrored(part: SamplerConfig) -> bool:
+    """Whether its training images are mirrored at random; kinds that have no such option are not."""
+    return getattr(part, "mirrored", False)
 
 
 def read_config(path: Path) -> Config:

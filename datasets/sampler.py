@@ -7,7 +7,7 @@ from torch import Tensor
 
 from configs.checks import UserError
 from datasets.keyed import generator, permutation
-from datasets.pixels import to_images
+from datasets.pixels import some_mirrored, to_images
 
 
 class Batch(NamedTuple):
@@ -110,3 +110,21 @@ class Noisy:
         x, labels = self.clean.draw(count, seed=seed, step=step)
         g = generator(x.device, seed, "noisy", step)
         return Batch(x + 2 * self.sigma * torch.randn(x.shape, generator=g, device=x.device), labels)
+
+
+class Mirrored:
+    """Another sampler's images, in the same order, each mirrored left to right with probability ½."""
+
+    def __init__(self, plain: Labelled) -> None:
+        self.plain = plain
+        self.shape, self.classes, self.size = plain.shape, plain.classes, plain.size
+
+    def draw(self, count: int, *, seed: int, step: int) -> Batch:
+        return self._mirrored(self.plain.draw(count, seed=seed, step=step), seed, step)
+
+    def of_labels(self, labels: Tensor, *, seed: int, step: int) -> Batch:
+        return self._mirrored(self.plain.of_labels(labels, seed=seed, step=step), seed, step)
+
+    def _mirrored(self, batch: Batch, seed: int, step: int) -> Batch:
+        g = generator(batch.samples.device, seed, "mirrored", step)
+        return Batch(some_mirrored(batch.samples, g), batch.labels)

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from configs.checks import UserError
 from configs.parts import ImageFolderConfig, NoisyConfig, SamplerConfig
-from configs.schema import Config
+from configs.schema import Config, mirrored
 from datasets.drawn import draw_colours, draw_digits, draw_garments
 from datasets.folders import image_folder, partners
-from datasets.sampler import InMemory, Noisy, Sampler
+from datasets.sampler import InMemory, Labelled, Mirrored, Noisy, Sampler
 from datasets.toys import Gaussian, GaussianRing, Moons
 
 Split = Literal["train", "test"]
@@ -108,6 +108,9 @@ def build_sampler(
     sampler = SAMPLERS[config.kind](config, Place(tuple(shape), Path(data_root), split, device, only))
     if tuple(sampler.shape) != tuple(shape):
         raise UserError(f"{config.kind} gives samples of shape {sampler.shape}, the pipeline's shape is {shape}")
+    if mirrored(config) and split == "train":
+        assert isinstance(sampler, Labelled), "those that can be mirrored can be asked for labels"
+        return Mirrored(sampler)
     return sampler
 
 

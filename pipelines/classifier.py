@@ -19,6 +19,7 @@ from configs.places import FEATURES, RUNS
 from configs.schema import Config
 from datasets import Sampler, build_sampler
 from datasets.keyed import generator, key
+from datasets.pixels import some_mirrored
 from pipelines.checkpoint import sha256
 from pipelines.machine import has_bf16, use_cores
 from pipelines.optimizers import muon
@@ -104,7 +105,7 @@ def train_classifier(train: Sampler, *, mirrored: bool = False, seed: int = 0, e
         images, labels = train.draw(batch, seed=key(seed, "classifier"), step=step)
         assert labels is not None, "it has classes"
         g = generator(device, seed, "augment", step)
-        images = hidden(mirror(images, g), g) if mirrored else images
+        images = hidden(some_mirrored(images, g), g) if mirrored else images
         images = shifted(images, g).contiguous(memory_format=torch.channels_last)
         with torch.autocast(device.type, torch.bfloat16, enabled=has_bf16(device)):
             logits = model(images)
@@ -129,12 +130,6 @@ def shifted(images: Tensor, g: torch.Generator) -> Tensor:
     columns = (across + torch.arange(width, device=images.device))[:, None, :]
     which = torch.arange(count, device=images.device)[:, None, None]
     return padded[which, :, rows, columns].permute(0, 3, 1, 2)
-
-
-def mirror(images: Tensor, g: torch.Generator) -> Tensor:
-    """Half of them mirrored left to right."""
-    chosen = torch.rand(len(images), 1, 1, 1, generator=g, device=images.device) < 0.5
-    return torch.where(chosen, images.flip(3), images)
 
 
 def hidden(images: Tensor, g: torch.Generator) -> Tensor:

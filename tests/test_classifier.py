@@ -23,6 +23,7 @@ from configs.parts import (
 )
 from configs.places import FEATURES
 from datasets import Sampler, build_sampler
+from datasets.pixels import some_mirrored
 from datasets.samplers import Split
 from pipelines import classifier
 from pipelines.classifier import (
@@ -31,7 +32,6 @@ from pipelines.classifier import (
     accuracy,
     file_name,
     hidden,
-    mirror,
     seen,
     shifted,
     train_classifier,
@@ -281,7 +281,7 @@ def test_a_shift_moves_each_image_whole_by_a_few_pixels_of_its_own() -> None:
 def test_about_half_are_mirrored_and_a_square_is_hidden() -> None:
     x = torch.full((400, 1, 16, 16), 0.5)
     x[:, :, :, 0] = 1.0
-    mirrored = mirror(x, g())
+    mirrored = some_mirrored(x, g())
     at_right = (mirrored[:, 0, :, 15] == 1).all(dim=1)
     assert torch.equal((mirrored[:, 0, :, 0] == 1).all(dim=1), ~at_right)
     assert 150 < at_right.sum() < 250

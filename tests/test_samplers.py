@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+from PIL import Image
 from torch import Tensor
 
 from configs.checks import UserError
@@ -22,6 +23,7 @@ from configs.parts import (
     FashionMnistConfig,
     GaussianConfig,
     GaussianRingConfig,
+    ImageFolderConfig,
     MLPConfig,
     MnistConfig,
     MoonsConfig,
@@ -33,7 +35,7 @@ from configs.schema import Config, TrainConfig
 from datasets import build_sampler, build_samplers, build_source
 from datasets.keyed import normal_rows
 from datasets.pixels import to_images
-from datasets.sampler import InMemory, Noisy
+from datasets.sampler import InMemory, Mirrored, Noisy
 from datasets.toys import Gaussian, GaussianRing, Moons
 from pipelines.batches import Pairs, draw_pairs
 from pipelines.couplings import given, independent
@@ -338,6 +340,61 @@ def test_the_colour_data_sets_are_read_as_they_were_written(
     assert sorted(number.tolist()) == list(range(first, first + count))
     assert torch.equal(batch.labels, number % 10)
     assert batch.labels.dtype == torch.int64
+
+
+# --- mirrored images --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def leaning() -> InMemory:
+    """400 images, grey on the left and white on the right: image i has the label i mod 10."""
+    images = torch.full((400, 1, 4, 4), 255, dtype=torch.uint8)
+    images[..., 0] = torch.linspace(0, 254, 400).round().to(torch.uint8)[:, None, None]
+    return InMemory(images, torch.arange(400) % 10, classes=10, device=CPU)
+
+
+def test_half_of_the_images_are_mirrored_and_all_stay_who_they_are(leaning: InMemory) -> None:
+    plain, drawn = (sampler.draw(400, seed=3, step=2) for sampler in (leaning, Mirrored(leaning)))
+    turned = (drawn.samples[:, 0, 0, 0] == 1) & (plain.samples[:, 0, 0, 0] < 1)
+    assert abs(turned.float().mean().item() - 0.5) < 5 * 0.5 / math.sqrt(400)
+    assert torch.equal(drawn.samples[turned], plain.samples[turned].flip(3))
+    assert torch.equal(drawn.samples[~turned], plain.samples[~turned])
+    assert torch.equal(drawn.labels, plain.labels)
+    again = [Mirrored(leaning).draw(400, seed=3, step=step).samples for step in (2, 2, 4)]
+    assert torch.equal(again[0], again[1]) and not torch.equal(again[0], again[2])
+
+
+def test_images_asked_for_by_label_are_mirrored_too(leaning: InMemory) -> None:
+    labels = torch.arange(100) % 10
+    plain, drawn = (sampler.of_labels(labels, seed=3, step=2) for sampler in (leaning, Mirrored(leaning)))
+    turned = (drawn.samples != plain.samples).flatten(1).any(dim=1)
+    assert 20 < turned.sum() < 80 and torch.equal(drawn.labels, labels)
+    assert torch.equal(drawn.samples[turned], plain.samples[turned].flip(3))
+
+
+def test_only_training_images_are_mirrored(tmp_path: Path) -> None:
+    Image.new("L", (28, 28)).save(tmp_path / "a.png")
+    config = ImageFolderConfig(root=str(tmp_path), mirrored=True)
+    assert isinstance(build(config, tmp_path), Mirrored)
+    assert not isinstance(build(config, tmp_path, split="test"), Mirrored)
+    assert not isinstance(build(replace(config, mirrored=False), tmp_path), Mirrored)
+
+
+def test_of_given_pairs_both_are_mirrored_or_neither(tiny: Callable[..., Config]) -> None:
+    one, both = (
+        {"source": FashionMnistConfig(mirrored=True), "target": target}
+        for target in (MnistConfig(), FashionMnistConfig(mirrored=True))
+    )
+    with pytest.raises(UserError, match="coupling given: found one of source and target mirrored"):
+        tiny("fashion2mnist", coupling="given", **one)
+    tiny("fashion2mnist", coupling="given", **both)
+    tiny("fashion2mnist", coupling="independent", **one)
+    tiny("denoise-mnist", target=FashionMnistConfig(mirrored=True))  # whose source is made of the target
+
+
+def test_given_pairs_are_mirrored_alike(leaning: InMemory) -> None:
+    x0, x1 = given(Mirrored(leaning), Mirrored(leaning), 40, seed=0, step=3)
+    assert torch.equal(x0.samples, x1.samples)
 
 
 # --- source and target together -------------------------------------------------------------------------
