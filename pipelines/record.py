@@ -18,19 +18,23 @@ FLUSH_EVERY = 50  # steps
 
 
 class Record:
-    """The scalars and pictures of one run folder, from `step` on: what a killed run wrote past it is taken back."""
+    """The scalars and pictures of one run folder, from `step` on: what a killed run wrote past it is taken back.
 
-    def __init__(self, folder: Path, description: dict[str, Any], *, step: int) -> None:
+    unfinished: more will be told of `step` itself, whose line is opened again.
+    """
+
+    def __init__(self, folder: Path, description: dict[str, Any], *, step: int, unfinished: bool = False) -> None:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / "config.json", description)
         (folder / "samples").mkdir(exist_ok=True)
-        self._metrics = (truncated(folder / "metrics.jsonl", step)).open("a")
+        first = step if unfinished else step + 1
+        self._lines = taken_back(folder / "metrics.jsonl", first, until=step)
+        self._metrics = (folder / "metrics.jsonl").open("a")
         wait_for_a_later_name(folder / "tensorboard")
-        self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1, flush_secs=30)
+        self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=first, flush_secs=30)
         if step == 0:
             self._writer.add_text("config", f"```json\n{json.dumps(description, indent=2)}\n```", 0)
-        self._lines: dict[int, dict[str, float]] = {}
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Tag -> value, for one step: one line of `metrics.jsonl`, to which the newest step may be given more."""
@@ -81,13 +85,19 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
     return rows
 
 
-def truncated(path: Path, step: int) -> Path:
-    """`path` with the lines after `step` taken out."""
-    kept = [json.dumps(row) + "\n" for row in read_metrics(path) if row["step"] <= step]
+def last_measured(path: Path) -> int:
+    """The last step with an evaluation in a `metrics.jsonl`; 0: none."""
+    return max((int(row["step"]) for row in read_metrics(path) if "eval/loss" in row), default=0)
+
+
+def taken_back(path: Path, step: int, *, until: int) -> dict[int, dict[str, float]]:
+    """Takes the lines of `step` and later out of a `metrics.jsonl`; returns those of them up to `until`."""
+    rows = read_metrics(path)
     part = path.with_name(path.name + ".part")
-    part.write_text("".join(kept))
+    part.write_text("".join(json.dumps(row) + "\n" for row in rows if row["step"] < step))
     os.replace(part, path)
-    return path
+    held = [row for row in rows if step <= row["step"] <= until]
+    return {int(row["step"]): {tag: value for tag, value in row.items() if tag != "step"} for row in held}
 
 
 def progress_bar(total: int, start: int, *, shown: bool, name: str) -> tqdm:

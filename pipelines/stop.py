@@ -2,7 +2,13 @@
 
 import os
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
+
+
+class Asked(Exception):
+    """Asked to leave in the midst of something that can be begun again."""
 
 
 class StopSignal:
@@ -10,6 +16,7 @@ class StopSignal:
 
     def __init__(self) -> None:
         self._received = 0
+        self._raises = False
         self._launcher = os.getppid() if "ACCELERATE_MIXED_PRECISION" in os.environ else None
 
     def install(self) -> None:
@@ -20,6 +27,19 @@ class StopSignal:
         if self._received:
             os._exit(128 + signum)
         self._received = signum
+        if self._raises:
+            raise Asked
+
+    @contextmanager
+    def breaking_off(self) -> Iterator[None]:
+        """A signal that comes in here, or came before, ends what is done in here with `Asked`."""
+        self._raises = True
+        try:
+            if self.received:
+                raise Asked
+            yield
+        finally:
+            self._raises = False
 
     @property
     def received(self) -> int:

@@ -28,7 +28,7 @@ from pipelines.ema import follow
 from pipelines.machine import has_bf16, keep_freed_memory, use_cores
 from pipelines.optimizers import OPTIMIZERS
 from pipelines.pipeline import Pipeline
-from pipelines.record import Record
+from pipelines.record import Record, last_measured
 from pipelines.schedules import learning_rate
 from pipelines.stop import StopSignal
 from pipelines.watch import Watch
@@ -75,6 +75,7 @@ class Trainer:
         if config.train.max_steps:
             self.total = min(self.total, config.train.max_steps)
         self.step, self.seconds, self.skipped, self.leaving = 0, 0.0, 0, 0
+        self.shown_at = 0  # the last step that was measured and drawn
         self._unread: list[Step] = []
         self._since = time.perf_counter()
         self._clock = 0.0  # this process's own seconds of training; `seconds` is the main process's, as last agreed
@@ -121,10 +122,7 @@ class Trainer:
         self._unread.append(Step(self.step, lr, torch.stack([loss, norm])))
 
     def read(self) -> list[tuple[int, dict[str, float]]]:
-        """What the steps since the last reading gave, by their numbers. Waits for the device.
-
-        The processes also agree on who was asked to leave and on how long it has been.
-        """
+        """What the steps since the last reading gave, by their numbers. Waits for the device, and agrees."""
         results = torch.stack([step.result for step in self._unread]).tolist()
         now = time.perf_counter()
         took, self._since = now - self._since, now
@@ -135,12 +133,16 @@ class Trainer:
             for step, (loss, norm) in zip(self._unread, results, strict=True)
         ]
         self._unread.clear()
+        self.agree()
+        return [(number, values | {f"perf/{name}": value for name, value in speed.items()}) for number, values in rows]
+
+    def agree(self) -> None:
+        """Between the processes: on whether one was asked to leave, and on how long it has been."""
         asked = self.stop.received
         mine = [float(asked == SIGINT), float(asked == SIGTERM), self._clock if self.main else 0.0]
         told = self.accelerator.reduce(torch.tensor(mine, device=self.accelerator.device), "sum")
         interrupted, terminated, self.seconds = told.tolist()
         self.leaving = SIGTERM if terminated else SIGINT if interrupted else 0
-        return [(number, values | {f"perf/{name}": value for name, value in speed.items()}) for number, values in rows]
 
     def start_clock(self) -> None:
         """From now on it is training whose time is taken, until the next reading."""
@@ -201,13 +203,13 @@ class Trainer:
 
     def resume(self) -> None:
         """Goes on from the newest whole checkpoint, the same one on every process."""
-        found: list[Any] = [None]
+        found: list[Any] = [None, 0]
         if self.main:
             path, broken = checkpoint.newest(self.folder / "checkpoints")
             for problem in broken:
                 log.warning("checkpoint passed over: %s", problem)
-            found = [path]
-        (path,) = broadcast_object_list(found)
+            found = [path, last_measured(self.folder / "metrics.jsonl")]
+        path, shown_at = broadcast_object_list(found)
         if path is None:
             return
         refuse_changes(read_config(self.folder / "config.json"), self.config, self.folder)
@@ -221,6 +223,7 @@ class Trainer:
             self.accelerator.scaler.load_state_dict(state["scaler"])
         self.step, self.seconds, self._clock = state["step"], state["seconds"], state["seconds"]
         self.skipped = state["skipped"]
+        self.shown_at = min(shown_at, self.step)  # what was drawn after the checkpoint is drawn again
         self.tell("resuming from %s", path)
 
     # --- setting up ----------------------------------------------------------------------------------

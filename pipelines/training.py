@@ -1,6 +1,7 @@
 """A run in its folder: what is done when. Knows neither devices nor processes, which are the trainer's."""
 
 import math
+from contextlib import suppress
 
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
@@ -10,6 +11,7 @@ from pipelines.figures import loss_curve
 from pipelines.pictures import drawing
 from pipelines.record import Record, progress_bar
 from pipelines.sheets import save_gif
+from pipelines.stop import Asked
 from pipelines.trainer import Trainer
 
 
@@ -21,11 +23,13 @@ def run(trainer: Trainer) -> int:
     """Trains to the end or until asked to leave; returns the process's exit code."""
     trainer.resume()
     trainer.tell("%s", trainer.describe())
-    if trainer.progress >= 1:
+    unshown = to_be_shown(trainer)
+    if trainer.progress >= 1 and not unshown:
         trainer.tell("%s is trained to step %d; --train.epochs or --train.minutes go on", trainer.folder, trainer.step)
         return 0
     trainer.stop.install()
-    record = Record(trainer.folder, weights.describe(trainer.config), step=trainer.step) if trainer.main else None
+    told = weights.describe(trainer.config)
+    record = Record(trainer.folder, told, step=trainer.step, unfinished=unshown) if trainer.main else None
     bar = progress_bar(trainer.total, trainer.step, shown=trainer.main, name=trainer.config.name)
     try:
         with logging_redirect_tqdm():
@@ -61,22 +65,21 @@ def dry_run(trainer: Trainer) -> int:
 
 def loop(trainer: Trainer, record: Record | None, bar: tqdm) -> None:
     """Step by step to the end; reads, shows and saves when it is time to. Raises NotFinite."""
+    if to_be_shown(trainer):
+        show(trainer, record)
     trainer.start_clock()
     while trainer.progress < 1 and not trainer.leaving:
         trainer.train_step()
-        show = due(trainer, trainer.train.show_epochs, first=True)
         save = due(trainer, trainer.train.checkpoint_epochs) or due_by_step(trainer)
-        if not (trainer.readable or show or save or trainer.progress >= 1):
+        if not (trainer.readable or save or to_be_shown(trainer)):
             continue
         for step, values in trainer.read():
             told = accepted(trainer, step, values)
             if record is not None:
                 record.scalars(step, told)
         done = trainer.progress >= 1
-        if record is not None and (done or show) and not trainer.leaving:
-            record.scalars(trainer.step, trainer.watch.measured(trainer.shown))
-            draw(trainer, record, final=done)
-            trainer.model.train()
+        if to_be_shown(trainer):
+            show(trainer, record)
         if done or save or trainer.leaving:
             trainer.save(record)
         bar.total = max(trainer.step, round(trainer.step / trainer.progress))
@@ -113,18 +116,36 @@ def due(trainer: Trainer, epochs: int, *, first: bool = False) -> bool:
     return rest == 0 and epochs > 0 and (epoch % epochs == 0 or (first and epoch == 1))
 
 
+def to_be_shown(trainer: Trainer) -> bool:
+    """Whether where training is now is to be measured and drawn, and was not yet."""
+    last = trainer.progress >= 1 or due(trainer, trainer.train.show_epochs, first=True)
+    return last and trainer.step > trainer.shown_at
+
+
 def due_by_step(trainer: Trainer) -> bool:
     every = trainer.train.checkpoint_steps
     return every > 0 and trainer.step % every == 0
 
 
-def draw(trainer: Trainer, record: Record, *, final: bool) -> None:
-    """The sheets, always of the same samples, and the loss curve."""
-    when = f"epoch {trainer.step / trainer.steps_per_epoch:.3g}, step {trainer.step}"
-    shown = drawing(trainer.config)
-    for name, picture in shown.pictures(trainer.shown, trainer.test_source, trainer.test_target, when).items():
-        record.picture(trainer.step, name, picture)
-    record.picture(trainer.step, "loss", loss_curve(trainer.config, record.rows(), when))
-    if final:
-        frames = shown.frames(trainer.shown, trainer.test_source, trainer.test_target)
-        save_gif(frames, trainer.folder / "samples" / "path.gif")
+def show(trainer: Trainer, record: Record | None) -> None:
+    """Measures, and draws the sheets, always of the same samples; at the end the path too.
+
+    Asked to leave meanwhile, it breaks off, and the next run begins with it.
+    """
+    if record is not None and not trainer.leaving:
+        when = f"epoch {trainer.step / trainer.steps_per_epoch:.3g}, step {trainer.step}"
+        shown, what = drawing(trainer.config), (trainer.shown, trainer.test_source, trainer.test_target)
+        with suppress(Asked), trainer.stop.breaking_off():
+            measured = trainer.watch.measured(trainer.shown)
+            pictures = shown.pictures(*what, when)
+            frames = shown.frames(*what) if trainer.progress >= 1 else []
+            trainer.shown_at = trainer.step
+        if trainer.shown_at == trainer.step:
+            record.scalars(trainer.step, measured)
+            pictures["loss"] = loss_curve(trainer.config, record.rows(), when)
+            for name, picture in pictures.items():
+                record.picture(trainer.step, name, picture)
+            if frames:
+                save_gif(frames, trainer.folder / "samples" / "path.gif")
+        trainer.model.train()
+    trainer.agree()

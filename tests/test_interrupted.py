@@ -1,0 +1,83 @@
+"""Asked to leave, or killed, at any moment: the same command ends as if nothing had happened."""
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from pipelines import training
+from pipelines.pictures import drawing
+from pipelines.trainer import Trainer
+from pipelines.watch import Watch
+from runs import assert_same_tensors, config_of, metrics, points, trained
+
+
+@pytest.fixture(autouse=True)
+def handlers() -> Iterator[None]:
+    """A run leaves its signal handlers behind."""
+    before = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for signum, handler in before.items():
+        signal.signal(signum, handler)
+
+
+def story(folder: Path) -> list[dict]:
+    """What the run logged, without what its clock said."""
+    return [{tag: value for tag, value in row.items() if not tag.startswith("perf/")} for row in metrics(folder)]
+
+
+def assert_the_same_run(a: Path, b: Path, last: int) -> None:
+    """Weights, averages, optimisers, exported weights, every logged value, every picture and TensorBoard's points."""
+    assert story(a) == story(b)
+    for folder in (f"checkpoints/step-{last:07d}", "model"):
+        files = sorted(path.name for path in (a / folder).glob("*.safetensors"))
+        assert files == sorted(path.name for path in (b / folder).glob("*.safetensors")) != []
+        for file in files:
+            assert_same_tensors(a / folder / file, b / folder / file)
+    tags = {tag for row in story(a) for tag in row} - {"step"}
+    for tag in tags:
+        assert (
+            points(a, tag)
+            == points(b, tag)
+            == [(row["step"], pytest.approx(row[tag])) for row in story(a) if tag in row]
+        )
+    pictures = {path.name: path.read_bytes() for path in (a / "samples").iterdir()}
+    assert pictures.keys() == {path.name for path in (b / "samples").iterdir()}
+    assert all((b / "samples" / name).read_bytes() == data for name, data in pictures.items())
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("step", [4, 8], ids=["midway", "at the end"])
+@pytest.mark.parametrize("what", ["measured", "pictures", "frames"])
+def test_asked_to_leave_while_it_draws_it_breaks_off_and_the_next_run_draws(
+    tiny: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, signum: int, step: int, what: str
+) -> None:
+    if what == "frames" and step == 4:
+        pytest.skip("drawn at the end only")
+    config = config_of(tiny, 8, epochs=2, show_epochs=1)
+    trained(config, tmp_path / "whole")
+
+    trainer = Trainer(config, tmp_path / "stopped", data_root=Path("data"))
+    drawn_on = []
+
+    def asked(*args: object) -> object:
+        if trainer.step == step:
+            os.kill(os.getpid(), signum)
+            drawn_on.append("after the signal")
+        return real(*args)
+
+    pictures = drawing(config)
+    real = getattr(Watch if what == "measured" else pictures, what)
+    if what == "measured":
+        monkeypatch.setattr(Watch, "measured", lambda *args: asked(*args))
+    else:
+        monkeypatch.setattr(training, "drawing", lambda config: pictures._replace(**{what: asked}))
+    assert training.run(trainer) == 128 + signum
+    assert not drawn_on, "the signal was to end the drawing there and then"
+    assert story(tmp_path / "stopped")[-1]["step"] == step
+    monkeypatch.undo()
+    trained(config, tmp_path / "stopped")
+    assert_the_same_run(tmp_path / "whole", tmp_path / "stopped", 8)
+    assert training.run(Trainer(config, tmp_path / "stopped", data_root=Path("data"))) == 0
