@@ -34,6 +34,7 @@ class KernelMuon(torch.optim.Muon):
     def step(self, closure: Any = None) -> Any:
         (group,) = self.param_groups
         for kernel, matrix in zip(self.kernels, group["params"], strict=True):
+            matrix.data = as_matrix(kernel.detach())  # whose memory is another one once the model has been prepared
             # A gradient may lie in another layout than its kernel; the order of its columns must be the kernel's.
             like = torch.empty_like(kernel).copy_(kernel.grad) if kernel.grad is not None else None
             matrix.grad = None if like is None else as_matrix(like)

@@ -14,7 +14,7 @@ from pipelines.trainer import Trainer
 from pipelines.training import run
 
 ROOT = Path(__file__).parents[1]
-TINY = "--quick --train.minutes 100 --train.threads 1 --source.count 64 --target.count 64 --model.width 8".split()
+TINY = "--quick --train.minutes 100 --train.threads 1 --source.count 64 --target.count 64".split()
 TINY += "--solver.steps 2 --seed 3".split()
 
 

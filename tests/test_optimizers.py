@@ -51,6 +51,17 @@ def test_kernels_move_as_torchs_muon_moves_their_matrices(layout, gradients):
     torch.testing.assert_close(kernel.detach().flatten(1), oracle.detach(), atol=5e-3, rtol=0)
 
 
+def test_kernels_whose_memory_is_another_one_since_move_too():
+    """As when several processes train: preparing the model for them moves its parameters."""
+    moved, stayed = (nn.Parameter(numbers(6, 4, 3, 3)) for _ in range(2))
+    optimizers = [KernelMuon([kernel], lr=0.1) for kernel in (moved, stayed)]
+    moved.data = moved.data.clone()
+    for kernel, optimizer in zip((moved, stayed), optimizers, strict=True):
+        kernel.grad = numbers(6, 4, 3, 3, seed=1)
+        optimizer.step()
+    assert torch.equal(moved, stayed) and not torch.equal(moved, numbers(6, 4, 3, 3))
+
+
 @pytest.mark.parametrize("pipeline", ["fashion2mnist", "noise2mnist-cfg", "noise2fashion", "moons"])
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_every_parameter_has_one_optimiser(name, pipeline):

@@ -80,7 +80,8 @@ def test_accumulated_parts_train_like_the_whole_batch(tiny, tmp_path):
     torch.testing.assert_close(losses(tmp_path / "1"), losses(tmp_path / "4"), rtol=1e-5, atol=0)
 
 
-def test_two_processes_train_like_one_beside_the_other_datasets_library(tiny, tmp_path):
+@pytest.mark.parametrize("name", ["fashion2mnist-published", "fashion2mnist"])
+def test_two_processes_train_like_one_beside_the_other_datasets_library(tmp_path, name):
     """Hugging Face `datasets` shares our folder's name: accelerate must not get ours when it wants theirs."""
     other = tmp_path / "site"
     (other / "datasets").mkdir(parents=True)
@@ -90,7 +91,8 @@ def test_two_processes_train_like_one_beside_the_other_datasets_library(tiny, tm
         "Metadata-Version: 2.1\nName: datasets\nVersion: 4.0.0\n"
     )
     env = {**os.environ, "PYTHONPATH": str(other), "PYTHONUTF8": "1"}
-    args = ["launch.py", "--pipeline", "fashion2mnist-published", *TINY, "--train.max-steps", "4"]
+    size = ["--model.width", "8"] if name == "fashion2mnist-published" else ["--model.widths", "16", "32"]
+    args = ["launch.py", "--pipeline", name, *TINY, *size, "--train.precision", "fp32", "--train.max-steps", "6"]
     one = [sys.executable, *args, "--output-dir", str(tmp_path / "one")]
     two = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", *args]
     two += ["--output-dir", str(tmp_path / "two"), "--train.accumulate", "2"]
@@ -98,7 +100,9 @@ def test_two_processes_train_like_one_beside_the_other_datasets_library(tiny, tm
         result = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=120)
         assert result.returncode == 0, result.stderr
     assert "2 × cpu" in result.stderr, "accelerate may start one process without a word"
-    torch.testing.assert_close(losses(tmp_path / "one"), losses(tmp_path / "two"), rtol=1e-5, atol=0)
+    torch.testing.assert_close(
+        losses(tmp_path / "one"), losses(tmp_path / "two"), rtol=1e-5 if "published" in name else 3e-4, atol=0
+    )
     one_row, two_row = (metrics(tmp_path / run)[-1] for run in ("one", "two"))
     assert one_row["train/grad_norm"] == pytest.approx(two_row["train/grad_norm"], rel=1e-3)
     assert one_row["eval/loss"] == pytest.approx(two_row["eval/loss"], rel=1e-5)
@@ -346,7 +350,7 @@ def test_a_broken_newest_checkpoint_is_named_and_the_older_one_resumed(tiny, tmp
     ids=["ctrl-c", "terminated", "launcher terminated"],
 )
 def test_a_signal_saves_and_leaves(tmp_path, launcher, signum, code):
-    command = [*launcher, "launch.py", "--pipeline", "fashion2mnist-published", *TINY]
+    command = [*launcher, "launch.py", "--pipeline", "fashion2mnist-published", *TINY, "--model.width", "8"]
     command += ["--train.epochs", "100000", "--train.checkpoint-steps", "5", "--output-dir", str(tmp_path)]
     log = (tmp_path / "log").open("w")
     process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
