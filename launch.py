@@ -9,6 +9,10 @@ from pathlib import Path
 
 from configs.checks import UserError
 
+# Threads that wait for one another sleep soon. As they come, they wait busily, and beside any other busy process a step
+# on all cores then takes fifty times as long. Read by libgomp when torch is imported.
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+
 USAGE = """\
 usage: launch.py [VERB] --pipeline NAME [OPTIONS]
 
