@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import launch  # noqa: F401  # isort: skip  (before torch, which then reads how threads are to wait)
 import pytest
 import torch
 
