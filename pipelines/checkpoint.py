@@ -27,19 +27,28 @@ def save(folder: Path, step: int, tensors: dict[str, dict[str, Tensor]], state: 
     aside = folder / f".{final.name}.part"
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
-    for name, group in tensors.items():
-        held = {key: tensor.detach().cpu().contiguous() for key, tensor in group.items()}
-        save_file(held, aside / f"{name}.safetensors")
-    (aside / "state.json").write_text(json.dumps(state))
-    hashes = {path.name: sha256(path) for path in sorted(aside.iterdir())}
-    (aside / MANIFEST).write_text(json.dumps({"step": step, "sha256": hashes}, indent=2))
-    for path in (*aside.iterdir(), aside):
-        flush(path)
-    os.replace(aside, final)
+    try:
+        write(aside, step, tensors, state)
+        os.replace(aside, final)
+    except Exception:  # a full disk, say, which it would keep full
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
     flush(folder)
     for old in published(folder)[keep:]:
         shutil.rmtree(old)
     return final
+
+
+def write(folder: Path, step: int, tensors: dict[str, dict[str, Tensor]], state: dict[str, Any]) -> None:
+    """A checkpoint's files, on the disk when it returns; the manifest vouches for the others."""
+    for name, group in tensors.items():
+        held = {key: tensor.detach().cpu().contiguous() for key, tensor in group.items()}
+        save_file(held, folder / f"{name}.safetensors")
+    (folder / "state.json").write_text(json.dumps(state))
+    hashes = {path.name: sha256(path) for path in sorted(folder.iterdir())}
+    (folder / MANIFEST).write_text(json.dumps({"step": step, "sha256": hashes}, indent=2))
+    for path in (*folder.iterdir(), folder):
+        flush(path)
 
 
 def published(folder: Path) -> list[Path]:

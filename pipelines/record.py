@@ -4,6 +4,7 @@ import json
 import os
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -64,8 +65,13 @@ class Record:
 
     def close(self) -> None:
         self.flush()
-        self._metrics.close()
-        self._writer.close()
+        self.abandon()
+
+    def abandon(self) -> None:
+        """Lets go of the files, whether or not what is left can still be written."""
+        for file in (self._metrics, self._writer):
+            with suppress(OSError):
+                file.close()
 
 
 def wait_for_a_later_name(folder: Path) -> None:

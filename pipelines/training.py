@@ -2,10 +2,13 @@
 
 import math
 from contextlib import suppress
+from pathlib import Path
 
+from safetensors import SafetensorError
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from configs.checks import UserError
 from pipelines import checkpoint, weights
 from pipelines.figures import loss_curve
 from pipelines.pictures import drawing
@@ -13,6 +16,8 @@ from pipelines.record import Record, progress_bar
 from pipelines.sheets import save_gif
 from pipelines.stop import Asked
 from pipelines.trainer import Trainer
+
+UNWRITABLE = (OSError, SafetensorError)  # a full disk; a folder that is gone, or read-only by now
 
 
 class NotFinite(RuntimeError):
@@ -28,19 +33,23 @@ def run(trainer: Trainer) -> int:
         trainer.tell("%s is trained to step %d; --train.epochs or --train.minutes go on", trainer.folder, trainer.step)
         return 0
     trainer.stop.install()
-    told = weights.describe(trainer.config)
-    record = Record(trainer.folder, told, step=trainer.step, unfinished=unshown) if trainer.main else None
+    record = begun(trainer, unfinished=unshown) if trainer.main else None
     bar = progress_bar(trainer.total, trainer.step, shown=trainer.main, name=trainer.config.name)
     try:
         with logging_redirect_tqdm():
             loop(trainer, record, bar)
+        if record is not None:
+            record.close()
     except NotFinite as problem:
         trainer.tell("stopped at %s", problem)
+        return 1
+    except UNWRITABLE as problem:
+        trainer.tell("stopped at step %d: %s; last checkpoint: %s", trainer.step, problem, last_checkpoint(trainer))
         return 1
     finally:
         bar.close()
         if record is not None:
-            record.close()
+            record.abandon()
     if trainer.leaving:
         trainer.tell("asked to leave: saved at step %d; the same command goes on from there", trainer.step)
         return 128 + trainer.leaving
@@ -51,6 +60,19 @@ def run(trainer: Trainer) -> int:
         trainer.folder / "model",
     )
     return 0
+
+
+def begun(trainer: Trainer, *, unfinished: bool) -> Record:
+    """The record of the run's folder. Raises UserError where nothing can be written there."""
+    told = weights.describe(trainer.config)
+    try:
+        return Record(trainer.folder, told, step=trainer.step, unfinished=unfinished)
+    except OSError as error:
+        raise UserError(f"--output-dir: {trainer.folder} cannot be written to ({error.strerror or error})") from error
+
+
+def last_checkpoint(trainer: Trainer) -> Path | None:
+    return next(iter(checkpoint.published(trainer.folder / "checkpoints")), None)
 
 
 def dry_run(trainer: Trainer) -> int:
@@ -102,10 +124,9 @@ def accepted(trainer: Trainer, step: int, values: dict[str, float]) -> dict[str,
         trainer.tell("step %d left out, the %d. so far: loss %g, gradient norm %g", step, trainer.skipped, loss, norm)
         kept = {tag: value for tag, value in values.items() if math.isfinite(value)}
         return kept | {"train/skipped": trainer.skipped}
-    newest = checkpoint.published(trainer.folder / "checkpoints")
     raise NotFinite(
         f"step {step}: loss {loss}, gradient norm {norm}; the weights were not touched. "
-        f"Last checkpoint: {newest[0] if newest else 'none'}. "
+        f"Last checkpoint: {last_checkpoint(trainer)}. "
         f"Try a lower --train.lr (found {trainer.train.lr}) or --train.clip-norm 1"
     )
 

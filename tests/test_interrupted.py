@@ -1,12 +1,14 @@
 """Asked to leave, or killed, at any moment: the same command ends as if nothing had happened."""
 
 import os
+import resource
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from configs.checks import UserError
 from pipelines import training
 from pipelines.pictures import drawing
 from pipelines.trainer import Trainer
@@ -81,3 +83,42 @@ def test_asked_to_leave_while_it_draws_it_breaks_off_and_the_next_run_draws(
     trained(config, tmp_path / "stopped")
     assert_the_same_run(tmp_path / "whole", tmp_path / "stopped", 8)
     assert training.run(Trainer(config, tmp_path / "stopped", data_root=Path("data"))) == 0
+
+
+# --- nowhere to write -----------------------------------------------------------------------------------
+
+
+def test_a_full_disk_ends_the_run_in_one_line_and_leaves_what_was_saved(
+    tiny: Callable, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The disk is full from step 4 on: no file may grow beyond 4 kB, whatever library writes it."""
+    config = config_of(tiny, 6, checkpoint_steps=2)
+    trained(config, tmp_path / "whole")
+    trainer = Trainer(config, tmp_path / "full", data_root=Path("data"))
+    step, limits = trainer.train_step, resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def stepped() -> None:
+        step()
+        if trainer.step == 4:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+
+    trainer.train_step = stepped  # type: ignore[method-assign]
+    try:
+        with caplog.at_level("INFO", logger="flowferry"):
+            assert training.run(trainer) == 1
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    (told,) = [record.getMessage() for record in caplog.records if "stopped" in record.getMessage()]
+    assert "stopped at step 4" in told and "step-0000002" in told and "\n" not in told
+    assert [path.name for path in (tmp_path / "full" / "checkpoints").iterdir()] == ["step-0000002"]
+    trained(config, tmp_path / "full")
+    assert_the_same_run(tmp_path / "whole", tmp_path / "full", 6)
+
+
+def test_a_folder_that_cannot_be_written_to_is_refused(tiny: Callable, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    for folder in (tmp_path / "file" / "run", Path("/proc/run")):
+        with pytest.raises(UserError, match=r"^--output-dir: .*run cannot be written to") as told:
+            training.run(Trainer(config_of(tiny, 2), folder, data_root=Path("data")))
+        assert "\n" not in str(told.value)
+    assert (tmp_path / "file").read_text() == "in the way"
