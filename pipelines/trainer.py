@@ -184,9 +184,10 @@ class Trainer:
     # --- saving and resuming -------------------------------------------------------------------------
 
     def save(self, record: Record | None) -> None:
-        """Publishes the resume state and the weights."""
+        """Publishes the weights and the resume state, which comes last: it vouches for all that comes before."""
         if record is not None:
             record.flush()
+            self.shown.save_pretrained(self.folder / "model", step=self.step)
             tensors = {
                 "model": self.bare.state_dict(),
                 **{f"optimizer{i}": checkpoint.optimizer_tensors(o) for i, o in enumerate(self.optimizers)},
@@ -198,7 +199,6 @@ class Trainer:
                 state["scaler"] = self.accelerator.scaler.state_dict()
             folder = self.folder / "checkpoints"
             checkpoint.save(folder, self.step, tensors, state, keep=self.train.keep_checkpoints)
-            self.shown.save_pretrained(self.folder / "model", step=self.step)
         self.accelerator.wait_for_everyone()
 
     def resume(self) -> None:

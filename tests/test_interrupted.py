@@ -1,8 +1,11 @@
 """Asked to leave, or killed, at any moment: the same command ends as if nothing had happened."""
 
+import json
 import os
 import resource
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,7 +16,7 @@ from pipelines import training
 from pipelines.pictures import drawing
 from pipelines.trainer import Trainer
 from pipelines.watch import Watch
-from runs import assert_same_tensors, config_of, metrics, points, trained
+from runs import ROOT, TINY, assert_same_tensors, config_of, metrics, points, trained
 
 
 @pytest.fixture(autouse=True)
@@ -122,3 +125,56 @@ def test_a_folder_that_cannot_be_written_to_is_refused(tiny: Callable, tmp_path:
             training.run(Trainer(config_of(tiny, 2), folder, data_root=Path("data")))
         assert "\n" not in str(told.value)
     assert (tmp_path / "file").read_text() == "in the way"
+
+
+# --- killed ---------------------------------------------------------------------------------------------
+
+LAST = 8  # steps, four an epoch, in two parts each; a checkpoint every three
+COMMAND = [*"--pipeline fashion2mnist --model.widths 16 32 --train.max-steps 8 --train.epochs 2".split(), *TINY]
+COMMAND += [*"--train.batch-size 16 --train.accumulate 2 --train.checkpoint-steps 3 --train.show-epochs 1".split()]
+MOMENTS = {
+    "within an accumulated batch": ("pipelines.pipeline:Pipeline.loss", 10),
+    "before a step in the middle of an epoch": ("pipelines.trainer:Trainer.train_step", 6),
+    "after the last step of an epoch": ("pipelines.training:show", 1),
+    "while it measures": ("pipelines.watch:held_out_loss", 2),
+    "while it draws": ("pipelines.sheets:sheet", 3),
+    "before it writes a checkpoint": ("pipelines.trainer:Trainer.save", 2),
+    "within a checkpoint's tensors": ("pipelines.checkpoint:save_file", 6),
+    "before a checkpoint is published": ("os:replace", 9),
+    "before an old checkpoint is taken away": ("shutil:rmtree", 4),
+    "while it exports the weights": ("pipelines.pipeline:Pipeline.save_pretrained", 2),
+    "at the very end": ("pipelines.record:Record.close", 1),
+}
+
+FORKED = """
+import os, sys, json
+import launch, torch, pipelines.trainer, pipelines.training, scipy.optimize, matplotlib.pyplot, torch.utils.tensorboard
+from killed import killed_at
+torch.set_num_threads(1)
+argv, root, moments = json.loads(sys.argv[1]), sys.argv[2], json.loads(sys.argv[3])
+
+def child(folder, *moment):
+    pid = os.fork()  # nothing has been computed yet, so that there are no threads to lose
+    if not pid:
+        if moment:
+            killed_at(*moment)
+        os._exit(launch.main([*argv, "--output-dir", os.path.join(root, folder)]))
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+codes = {"whole": [child("whole")]}
+for name, moment in moments.items():
+    codes[name] = [child(name, *moment), child(name)]
+print("CODES" + json.dumps(codes))
+"""
+
+
+def test_killed_at_any_moment_the_same_command_ends_as_if_nothing_had_happened(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", FORKED, json.dumps(COMMAND), str(tmp_path), json.dumps(MOMENTS)]
+    path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    codes = json.loads(done.stdout.split("CODES")[1])
+    assert codes.pop("whole") == [0]
+    assert codes == {name: [-signal.SIGKILL, 0] for name in MOMENTS}
+    for name in MOMENTS:
+        assert_the_same_run(tmp_path / "whole", tmp_path / name, LAST)
