@@ -9,7 +9,7 @@ class UserError(ValueError):
 
 
 class Range(NamedTuple):
-    """Accepted values of a number: low ≤ value ≤ high, or low < value where `open_low`."""
+    """Accepted values of a number: finite, low ≤ value ≤ high, or low < value where `open_low`."""
 
     low: float
     high: float = float("inf")
@@ -17,7 +17,7 @@ class Range(NamedTuple):
 
     def check(self, name: str, value: float) -> None:
         above = value > self.low if self.open_low else value >= self.low
-        if not (above and value <= self.high):
+        if not (above and value <= self.high and value < float("inf")):
             bound = f"{'>' if self.open_low else '≥'} {self.low:g}"
             upper = "" if self.high == float("inf") else f" and ≤ {self.high:g}"
             raise UserError(f"{name}: found {value}, accepted is a number {bound}{upper}")

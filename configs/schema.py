@@ -25,7 +25,7 @@ class SolverConfig(Checked):
     """Solver steps from source to target."""
     grid_power: Annotated[float, Range(1)] = 1.0
     """p in the time grid t_k = (k/N)^p: 1 is uniform, more puts more of the steps near the source."""
-    guidance: float = 1.0
+    guidance: Annotated[float, Range(0)] = 1.0
     """w in v = v_uncond + w·(v_cond − v_uncond): 1 plain conditional, 0 unconditional."""
 
 

@@ -37,14 +37,25 @@ def published(name: str, where: str, load: Callable[[Path, bool], tuple[Any, Any
 
     load(data root, training split) -> (images [N, …] uint8, labels [N]); where: what the data root then holds.
     """
+    root = Path(place.data_root).absolute()
     try:
-        images, labels = load(place.data_root, place.split == "train")
-    except (RuntimeError, URLError, OSError, ImportError) as error:
+        images, labels = map(torch.as_tensor, load(root, place.split == "train"))
+    except Exception as error:  # whatever a damaged file makes of a loader
+        there = (root / where.split()[0]).exists()
+        if not there or isinstance(error, URLError | ImportError) or "download" in str(error):
+            raise UserError(
+                f"no {name} in {root} and it could not be downloaded ({error}); "
+                f"name the folder that holds {where} with --data-root, or try --quick, which draws its own data"
+            ) from error
         raise UserError(
-            f"no {name} in {Path(place.data_root).absolute()} and it could not be downloaded ({error}); "
-            f"name the folder that holds {where} with --data-root, or try --quick, which draws its own data"
+            f"{name} in {root} is damaged ({error!r}); delete {where} to have it downloaded again"
         ) from error
-    return InMemory(torch.as_tensor(images), torch.as_tensor(labels), classes=10, device=place.device)
+    if len(images) != len(labels) or not len(labels) or labels.min() < 0 or labels.max() >= 10:
+        raise UserError(
+            f"{name} in {root}: found {len(images)} images and {len(labels)} labels, accepted are as many of both, at "
+            "least one, the labels from 0 to 9"
+        )
+    return InMemory(images, labels, classes=10, device=place.device)
 
 
 def load_mnist_like(name: str) -> Callable[[Path, bool], tuple[Tensor, Tensor]]:
