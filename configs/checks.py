@@ -4,7 +4,7 @@ from dataclasses import fields
 from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 
-class UserError(ValueError):
+class UserError(Exception):
     """Something the user can put right, told in one line: what is wrong, what was found, what is accepted."""
 
 

@@ -57,18 +57,18 @@ class TrainOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class UseOptions:
+class UseOptions(Checked):
     """What the verbs that use a trained pipeline share."""
 
     pipeline: str
     """A name from `list` that was trained here, a folder with weights, or their user/name on the Hugging Face hub."""
-    steps: int | None = None
+    steps: Annotated[int | None, Range(1)] = None
     """Solver steps; None: as the pipeline says."""
     solver: str | None = None
     """euler, midpoint, heun, rk4 or ancestral; None: as the pipeline says."""
-    guidance: float | None = None
+    guidance: Annotated[float | None, Range(0)] = None
     """w, for class-conditioned pipelines: 1 plain, 0 unconditional; None: as the pipeline says."""
-    batch_size: int = 256
+    batch_size: Annotated[int, Range(1)] = 256
     """Images at a time."""
 
 
@@ -78,11 +78,11 @@ class SampleOptions(UseOptions):
 
     output: Path | None = None
     """Folder of the images and of sheet.png; None: sampled/ in the run's folder."""
-    count: int | None = None
+    count: Annotated[int | None, Range(1)] = None
     """How many images; None: 64, or per-label for each of the labels."""
     labels: str | None = None
     """Classes to ask for, such as 7 or 0-9 or 1,3,5; None: all of them in turn."""
-    per_label: int = 4
+    per_label: Annotated[int, Range(1)] = 4
     """Images of each label."""
     seed: int = 0
     """The same seed gives the same images."""
@@ -98,7 +98,7 @@ class TranslateOptions(UseOptions):
     """An image file or a folder of them."""
     output: Path
     """A PNG file for a file; a folder for a folder, where each translation keeps its relative path, as PNG."""
-    batch_size: int = 256
+    batch_size: Annotated[int, Range(1)] = 256
     """Images that are held at a time; what becomes of one does not depend on it."""
     resize: Literal["fit", "fill", "stretch", "none"] = "fit"
     """How an image comes to the network's size: all of it with a border, its middle, distorted, or only if it fits."""
@@ -123,7 +123,7 @@ class TranslateOptions(UseOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReportOptions:
+class ReportOptions(Checked):
     """Write a lab report of a run: index.md with its pictures and figures."""
 
     pipeline: str
@@ -132,16 +132,16 @@ class ReportOptions:
     """Folder of the report; None: report/ in the run's folder."""
     beside: Path | None = None
     """Another run's folder, to be shown and measured beside this one."""
-    per_label: int = 20
+    per_label: Annotated[int, Range(1)] = 20
     """Images of each class, at each guidance weight, that a classifier is asked about."""
-    images: int = 2000
+    images: Annotated[int, Range(1)] = 2000
     """Test images that a denoiser's errors are measured on."""
     data_root: Path = field(default_factory=data_root)
     """Folder of the data sets."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateOptions(UseOptions, Checked):
+class EvaluateOptions(UseOptions):
     """Measure a trained pipeline: how real its results are, what they keep of the source, and what they cost."""
 
     output: Path | None = None

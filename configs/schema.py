@@ -160,9 +160,10 @@ def read_config(path: Path) -> Config:
     """The configuration in a `config.json` of a run or of saved weights. Raises UserError with the file's name."""
     try:
         return Config.from_dict(json.loads(path.read_text())["config"])
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
     except (OSError, ValueError, KeyError, TypeError) as error:
-        told = error if isinstance(error, UserError) else f"no configuration: {error!r}"
-        raise UserError(f"{path}: {told}") from error
+        raise UserError(f"{path}: no configuration: {error!r}") from error
 
 
 def choices(union: Any) -> dict[str, Any]:

@@ -233,7 +233,7 @@ def load(file: Path, shape: tuple[int, ...], device: torch.device) -> Judge:
         load_strictly(model, load_file(file), what=str(file))
         model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         return Judge(model.eval(), float(told["accuracy"]), sha256(file))
-    except (SafetensorError, KeyError, ValueError) as error:
+    except (SafetensorError, KeyError, ValueError, UserError) as error:
         raise UserError(
             f"{file} is not a classifier of this version ({error}); remove it, and it is made anew"
         ) from error

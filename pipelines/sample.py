@@ -56,10 +56,10 @@ def asked_labels(options: SampleOptions, classes: int) -> torch.Tensor | None:
 def parse_labels(text: str, classes: int) -> list[int]:
     """ "0-9", "7" or "1,3,5-7" -> numbers, each in 0 … classes − 1."""
     try:
-        ends = [part.split("-") for part in text.split(",")]
-        labels = [label for first, *rest in ends for label in range(int(first), int(rest[0] if rest else first) + 1)]
+        ends = [tuple(map(int, part.split("-"))) for part in text.split(",")]
     except ValueError:
-        labels = []
-    if not labels or max(labels) >= classes:
+        ends = []
+    labels = [label for end in ends if max(end) < classes for label in range(end[0], end[-1] + 1)]
+    if not labels or any(max(end) >= classes or len(end) > 2 for end in ends):
         raise UserError(f"--labels: found {text!r}, accepted: numbers from 0 to {classes - 1} such as 7, 0-9 or 1,3,5")
     return labels

@@ -35,8 +35,6 @@ TOLD = 10  # failures that are told on the screen; all of them are in the file
 def run(options: TranslateOptions, folder: Path) -> int:
     """Translates `options.input` into `options.output`; returns 1 if any file failed."""
     check_background(options.background)
-    if options.batch_size < 1:
-        raise UserError(f"--batch-size: found {options.batch_size}, accepted is a number ≥ 1")
     state = PartialState(cpu=not torch.accelerator.is_available(), timeout=timedelta(days=7))
     use_cores()
     pipeline = Pipeline.from_pretrained(folder, device=state.device)

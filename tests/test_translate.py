@@ -261,7 +261,7 @@ def test_what_makes_no_sense_is_refused(trained: Path, tmp_path: Path, capsys: p
     (tmp_path / "none").mkdir()
     assert "no images" in refused(capsys, trained, tmp_path / "none", out)
     assert "background" in refused(capsys, trained, folder, out, "--background", "blakc")
-    assert "--batch-size" in refused(capsys, trained, folder, out, "--batch-size", "0")
+    assert "batch_size: found 0" in refused(capsys, trained, folder, out, "--batch-size", "0")
     assert "labels" in refused(capsys, trained, folder, out, "--labels", "3")
     assert "input itself" in refused(capsys, trained, folder / "0" / "0.png", folder / "0" / "0.png")
     assert "--gif" in refused(capsys, trained, folder / "0" / "0.png", tmp_path / "x.png", "--gif")

@@ -1,0 +1,251 @@
+"""Several processes, on one machine and on several: the same numbers, none left behind, none waiting for ever."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+import torch
+from test_interrupted import assert_the_same_run
+
+from runs import ROOT, TINY, losses, metrics, wait_for
+
+pytestmark = pytest.mark.slow
+
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
+STEPS = "--train.warmup-steps 2 --train.precision fp32 --train.batch-size 16 --train.max-steps".split()
+SIZES = {
+    "fashion2mnist": ["--model.widths", "16", "32"],
+    "fashion2mnist-published": ["--model.width", "8"],
+    "noise2mnist-published": ["--model.width", "8"],
+}
+ENV = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
+
+
+def arguments(folder: Path, steps: int, name: str = "fashion2mnist-published") -> list[str]:
+    tiny = " ".join(TINY).replace("--source.count 64 " if name.startswith("noise") else "\0", "").split()
+    return ["--pipeline", name, *tiny, *SIZES[name], *STEPS, str(steps), "--output-dir", str(folder)]
+
+
+def torchrun(processes: int, *script: str) -> list[str]:
+    return [*TORCHRUN, "--standalone", "--nproc_per_node", str(processes), *script]
+
+
+def run(command: list[str], **env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, cwd=ROOT, env={**ENV, **env}, capture_output=True, text=True, timeout=240)
+
+
+def trained(folder: Path, steps: int, name: str = "fashion2mnist-published", *more: str, processes: int = 1) -> None:
+    done = run(torchrun(processes, "launch.py", *arguments(folder, steps, name), *more))
+    assert done.returncode == 0, done.stderr
+    assert f"{processes} × cpu" in done.stderr, "accelerate may start one process without a word"
+
+
+# --- the same numbers -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "rounding"), [("fashion2mnist-published", 1e-5), ("fashion2mnist", 1e-3)])
+def test_1_2_and_4_processes_train_alike(tmp_path: Path, name: str, rounding: float) -> None:
+    """Muon, of fashion2mnist, makes all directions of a gradient as long, those of rounding included."""
+    for processes in (1, 2, 4):
+        trained(tmp_path / str(processes), 6, name, processes=processes)
+    one, *others = (metrics(tmp_path / str(processes)) for processes in (1, 2, 4))
+    for other in others:
+        assert [row["train/lr"] for row in other] == [row["train/lr"] for row in one]
+        for a, b in zip(one, other, strict=True):
+            assert b["train/loss"] == pytest.approx(a["train/loss"], rel=rounding)
+        assert other[-1]["eval/loss"] == pytest.approx(one[-1]["eval/loss"], rel=rounding)
+
+
+def test_a_run_goes_on_with_another_number_of_processes(tmp_path: Path) -> None:
+    trained(tmp_path / "whole", 6)
+    for steps, processes in ((2, 2), (4, 4), (6, 1)):
+        trained(tmp_path / "changing", steps, processes=processes)
+    torch.testing.assert_close(losses(tmp_path / "changing"), losses(tmp_path / "whole"), rtol=1e-5, atol=0)
+
+
+# --- stopping together ----------------------------------------------------------------------------------
+
+POISONED = """
+import os, sys, torch, launch
+from pipelines.pipeline import Pipeline
+loss, calls = Pipeline.loss, []
+def poisoned(self, *args):
+    calls.append(1)
+    return loss(self, *args) * (torch.nan if os.environ["RANK"] == "1" and len(calls) == 3 else 1)
+Pipeline.loss = poisoned
+sys.exit(launch.main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("then", ["stop", "skip"])
+def test_what_is_not_finite_on_one_process_is_refused_on_all(tmp_path: Path, then: str) -> None:
+    script = tmp_path / "poisoned.py"
+    script.write_text(POISONED)
+    more = ["--train.on-nonfinite", then, "--train.checkpoint-steps", "1", "--train.keep-checkpoints", "9"]
+    done = run(torchrun(2, str(script), *arguments(tmp_path / "run", 4), *more))
+    saved = sorted(int(path.name[-7:]) for path in (tmp_path / "run" / "checkpoints").iterdir())
+    if then == "stop":
+        assert done.returncode != 0 and "stopped at step 3: loss nan" in done.stderr
+        assert "step-0000002" in done.stderr and saved == [1, 2]
+    else:
+        assert done.returncode == 0 and saved == [1, 2, 3, 4], done.stderr
+        assert metrics(tmp_path / "run")[-1]["step"] == 4
+        before, after = ((tmp_path / f"run/checkpoints/step-000000{n}/model.safetensors") for n in (2, 3))
+        assert before.read_bytes() == after.read_bytes()
+
+
+def processes_of(folder: Path) -> list[int]:
+    """Those that were told of the folder on their command line."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if os.fsencode(str(folder)) in path.read_bytes():
+                found.append(int(path.parent.name))
+        except OSError:  # gone meanwhile
+            continue
+    return found
+
+
+@pytest.fixture
+def endless(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """torchrun with two processes in the midst of a long run, after its first checkpoint."""
+    more = ["--train.epochs", "100000", "--train.checkpoint-steps", "5"]
+    log = (tmp_path / "log").open("wb")
+    command = torchrun(2, "launch.py", *arguments(tmp_path / "run", 10**6), *more)
+    process = subprocess.Popen(command, cwd=ROOT, env=ENV, stdout=log, stderr=log)
+    try:
+        wait_for(lambda: list((tmp_path / "run" / "checkpoints").glob("step-*")), "the first checkpoint")
+        yield process
+    finally:
+        for pid in processes_of(tmp_path / "run"):
+            os.kill(pid, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_torchrun_asked_to_leave_saves_and_leaves_nobody(
+    tmp_path: Path, endless: subprocess.Popen[bytes], signum: int
+) -> None:
+    endless.send_signal(signum)
+    assert endless.wait(timeout=60) != 0
+    wait_for(lambda: not processes_of(tmp_path / "run"), "the processes' ends", 20)
+    newest = max(int(path.name[-7:]) for path in (tmp_path / "run" / "checkpoints").glob("step-*"))
+    assert newest == metrics(tmp_path / "run")[-1]["step"]
+
+
+def test_the_death_of_one_process_ends_all(tmp_path: Path, endless: subprocess.Popen[bytes]) -> None:
+    victim = next(pid for pid in processes_of(tmp_path / "run") if pid != endless.pid)
+    os.kill(victim, signal.SIGKILL)
+    assert endless.wait(timeout=60) != 0
+    wait_for(lambda: not processes_of(tmp_path / "run"), "the processes' ends", 20)
+
+
+# --- killed ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rank", ["0", "1"])
+@pytest.mark.parametrize(
+    ("where", "number"),
+    [
+        ("pipelines.pipeline:Pipeline.loss", 5),
+        ("pipelines.trainer:Trainer.read", 4),
+        ("pipelines.checkpoint:save_file", 5),
+        ("pipelines.watch:held_out_loss", 1),
+    ],
+)
+def test_torchrun_recovers_by_itself_as_if_nothing_had_happened(
+    tmp_path: Path, where: str, number: int, rank: str
+) -> None:
+    """--max-restarts: the killed process takes the others with it, and all begin again from the last checkpoint."""
+    if rank == "1" and ("checkpoint" in where or "watch" in where):
+        pytest.skip("the main process alone does that")
+    more = ["--train.checkpoint-steps", "2", "--train.accumulate", "2", "--train.show-epochs", "1"]
+    whole = run(torchrun(2, "launch.py", *arguments(tmp_path / "whole", 8), *more))
+    assert whole.returncode == 0, whole.stderr
+    again = [*TORCHRUN, "--standalone", "--nproc_per_node", "2", "--max-restarts", "1"]
+    again += ["tests/killed.py", where, str(number), *arguments(tmp_path / "killed", 8), *more]
+    done = run(again, KILLED_RANK=rank, KILLED_ONCE=str(tmp_path / "killed-once"))
+    assert done.returncode == 0, done.stderr
+    assert "resuming from" in done.stderr
+    assert (tmp_path / "killed-once").exists()
+    assert_the_same_run(tmp_path / "whole", tmp_path / "killed", 8)
+
+
+# --- two machines ---------------------------------------------------------------------------------------
+
+NODES = {"flowferry-a": "10.83.0.1", "flowferry-b": "10.83.0.2"}
+
+
+def ip(*words: str) -> None:
+    subprocess.run(["ip", *words], check=True, capture_output=True)
+
+
+@pytest.fixture
+def network() -> Iterator[None]:
+    """Two network namespaces joined by one cable: to the processes, two machines."""
+    a, b = NODES
+    if os.geteuid() != 0 or subprocess.run(["ip", "netns", "list"], capture_output=True).returncode:
+        pytest.skip("network namespaces need root and iproute2")
+    with ExitStack() as undone:
+        for name in NODES:
+            ip("netns", "add", name)
+            undone.callback(ip, "netns", "del", name)
+        ip("link", "add", "ferry0", "netns", a, "type", "veth", "peer", "name", "ferry0", "netns", b)
+        for name, address in NODES.items():
+            ip("-n", name, "addr", "add", f"{address}/24", "dev", "ferry0")
+            for device in ("lo", "ferry0"):
+                ip("-n", name, "link", "set", device, "up")
+        yield
+
+
+def on_both(folder: Path, steps: int, *more: str) -> dict[str, subprocess.Popen[str]]:
+    """The same command on both machines, which share a disk."""
+    meeting = ["--nnodes", "2", "--nproc_per_node", "1", "--rdzv-backend", "c10d"]
+    meeting += ["--rdzv-endpoint", f"{NODES['flowferry-a']}:29400"]
+    command = ["launch.py", *arguments(folder, steps), *more]
+    started = {}
+    for name, address in NODES.items():
+        started[name] = subprocess.Popen(
+            ["ip", "netns", "exec", name, *TORCHRUN, *meeting, "--local-addr", address, *command],
+            cwd=ROOT,
+            env={**ENV, "GLOO_SOCKET_IFNAME": "ferry0"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+    return started
+
+
+def test_two_machines_train_as_one_and_one_s_death_ends_the_other(tmp_path: Path, network: None) -> None:
+    trained(tmp_path / "one", 6)
+    told = {name: process.communicate(timeout=120)[0] for name, process in on_both(tmp_path / "two", 6).items()}
+    assert all("resuming" not in text for text in told.values()) and any("2 × cpu" in text for text in told.values()), (
+        told
+    )
+    torch.testing.assert_close(losses(tmp_path / "two"), losses(tmp_path / "one"), rtol=1e-5, atol=0)
+
+    more = ["--train.checkpoint-steps", "1", "--train.epochs", "100000"]
+    both = on_both(tmp_path / "long", 10**6, *more)
+    checkpoints = tmp_path / "long" / "checkpoints"
+    try:
+        wait_for(lambda: list(checkpoints.glob("step-*")), "the first checkpoint")
+        os.killpg(both["flowferry-b"].pid, signal.SIGKILL)
+        for pid in processes_of(tmp_path / "long"):
+            if os.fsencode("10.83.0.2") in Path(f"/proc/{pid}/cmdline").read_bytes():
+                os.kill(pid, signal.SIGKILL)
+        told = both["flowferry-a"].communicate(timeout=90)[0]
+        assert both["flowferry-a"].returncode != 0
+    finally:
+        for pid in processes_of(tmp_path / "long"):
+            os.kill(pid, signal.SIGKILL)
+    print(told)
+    newest = max(int(path.name[-7:]) for path in checkpoints.glob("step-*"))
+    again = on_both(tmp_path / "long", newest + 2, *more)
+    told = {name: process.communicate(timeout=120)[0] for name, process in again.items()}
+    assert any(f"resuming from {checkpoints}/step-{newest:07d}" in text for text in told.values()), told
+    assert metrics(tmp_path / "long")[-1]["step"] == newest + 2
