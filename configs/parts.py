@@ -178,7 +178,7 @@ class PatchUNetConfig(Checked):
     kind: str = field(default="patch-unet", init=False)
     widths: Annotated[tuple[int, ...], Range(1)] = (48, 96)
     """Channels at half and at a quarter of the size; multiples of 8."""
-    blocks: Annotated[tuple[int, ...], Range(1)] = (1, 3)
+    blocks: Annotated[tuple[int, ...], Range(1, 64)] = (1, 3)
     """Residual blocks on either way at half the size, and at a quarter."""
 
 

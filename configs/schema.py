@@ -5,6 +5,7 @@ the dataclass is made. Nothing here knows torch, so that `--help` answers at onc
 """
 
 import json
+import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -125,6 +126,8 @@ class Config(Checked):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if not re.fullmatch(r"\w[\w .+-]*", self.name):  # it becomes a folder's
+            raise UserError(f"name: found {self.name!r}, accepted are letters, digits, spaces and . + - _")
         if self.solver.name == "ancestral" and self.source != GaussianConfig():
             raise UserError(f"solver ancestral: found the source {self.source.kind}, accepted is unit Gaussian noise")
         made_of_the_target = isinstance(self.source, NoisyConfig)
@@ -162,7 +165,7 @@ def read_config(path: Path) -> Config:
         return Config.from_dict(json.loads(path.read_text())["config"])
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"{path}: no configuration: {error!r}") from error
 
 

@@ -229,7 +229,8 @@ class Pipeline:
         weights, or where they do not fit the configuration beside them.
         """
         config, tensors = weights.load(hub.local(folder))
-        pipeline = cls(config)
+        with torch.device("meta"):  # no memory is taken before the weights are known to fit
+            pipeline = cls(config)
         weights.load_strictly(pipeline.model, tensors, what=str(folder))
         if device is None:
             device = torch.accelerator.current_accelerator(check_available=True) or "cpu"

@@ -106,7 +106,10 @@ def digest(folder: Path) -> str:
 
 
 def load_strictly(model: nn.Module, tensors: dict[str, Tensor], *, what: str) -> None:
-    """Every tensor of the model, no other, each of its shape and finite; otherwise UserError names the culprits."""
+    """Every tensor of the model, no other, each of its shape and finite; otherwise UserError names the culprits.
+
+    A model on the meta device takes the tensors as its own, in its own precision.
+    """
     wanted = model.state_dict()
     problems = {
         "missing": sorted(wanted.keys() - tensors.keys()),
@@ -123,4 +126,5 @@ def load_strictly(model: nn.Module, tensors: dict[str, Tensor], *, what: str) ->
     if any(problems.values()):
         told = "; ".join(f"{problem}: {', '.join(names)}" for problem, names in problems.items() if names)
         raise UserError(f"the weights in {what} do not fit the network: {told}")
-    model.load_state_dict(tensors)
+    cast = {name: tensor.to(wanted[name].dtype) for name, tensor in tensors.items()}
+    model.load_state_dict(cast, assign=any(tensor.is_meta for tensor in wanted.values()))

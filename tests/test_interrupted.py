@@ -168,13 +168,25 @@ print("CODES" + json.dumps(codes))
 """
 
 
-def test_killed_at_any_moment_the_same_command_ends_as_if_nothing_had_happened(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", FORKED, json.dumps(COMMAND), str(tmp_path), json.dumps(MOMENTS)]
+FEW = [
+    "within an accumulated batch",
+    "while it draws",
+    "before a checkpoint is published",
+    "while it exports the weights",
+]
+
+
+@pytest.mark.parametrize("names", [FEW, pytest.param(list(MOMENTS), marks=pytest.mark.slow)], ids=["few", "all"])
+def test_killed_at_any_moment_the_same_command_ends_as_if_nothing_had_happened(
+    tmp_path: Path, names: list[str]
+) -> None:
+    moments = {name: MOMENTS[name] for name in names}
+    command = [sys.executable, "-c", FORKED, json.dumps(COMMAND), str(tmp_path), json.dumps(moments)]
     path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
     done = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     codes = json.loads(done.stdout.split("CODES")[1])
     assert codes.pop("whole") == [0]
-    assert codes == {name: [-signal.SIGKILL, 0] for name in MOMENTS}
-    for name in MOMENTS:
+    assert codes == {name: [-signal.SIGKILL, 0] for name in names}
+    for name in names:
         assert_the_same_run(tmp_path / "whole", tmp_path / name, LAST)
