@@ -141,7 +141,7 @@ class PracticalUNetConfig(Checked):
     """A small UNet without normalisation; time is one more input channel. Takes no classes."""
 
     kind: str = field(default="practical-unet", init=False)
-    width: Annotated[int, Range(1)] = 32
+    width: Annotated[int, Range(1, 65536)] = 32
     """Channels at full size; twice as many below."""
 
 
@@ -150,7 +150,7 @@ class CourseUNetConfig(Checked):
     """The courses' UNet with BatchNorm for 28×28 images; takes classes."""
 
     kind: str = field(default="course-unet", init=False)
-    width: Annotated[int, Range(1)] = 64
+    width: Annotated[int, Range(1, 65536)] = 64
     """Hidden channels D."""
     time: Literal["none", "multiply", "add"] = "add"
     """How time enters: not at all, as a scale of the features, or as a shift (with classes, only as a shift)."""
@@ -161,9 +161,9 @@ class AttentionUNetConfig(Checked):
     """A UNet with GroupNorm, residual blocks and self-attention. Takes no classes."""
 
     kind: str = field(default="attention-unet", init=False)
-    widths: Annotated[tuple[int, ...], Range(1)] = (32, 64, 128)
+    widths: Annotated[tuple[int, ...], Range(1, 65536)] = (32, 64, 128)
     """Channels before the first block and after each block down; multiples of 16."""
-    middle: Annotated[int, Range(1)] = 64
+    middle: Annotated[int, Range(1, 65536)] = 64
     """Channels of the lowest level."""
     attention: tuple[bool, ...] = (False, True)
     """Whether each block down, and its mirror image up, attends."""
@@ -176,7 +176,7 @@ class PatchUNetConfig(Checked):
     """A UNet on 2×2 patches that is quick to train; takes classes."""
 
     kind: str = field(default="patch-unet", init=False)
-    widths: Annotated[tuple[int, ...], Range(1)] = (48, 96)
+    widths: Annotated[tuple[int, ...], Range(1, 65536)] = (48, 96)
     """Channels at half and at a quarter of the size; multiples of 8."""
     blocks: Annotated[tuple[int, ...], Range(1, 64)] = (1, 3)
     """Residual blocks on either way at half the size, and at a quarter."""
@@ -187,7 +187,7 @@ class MLPConfig(Checked):
     """Three hidden layers for points in the plane; time is one more input. Takes no classes."""
 
     kind: str = field(default="mlp", init=False)
-    width: Annotated[int, Range(1)] = 128
+    width: Annotated[int, Range(1, 65536)] = 128
     """Of each hidden layer."""
 
 

@@ -150,7 +150,7 @@ class Config(Checked):
             return dacite.from_dict(cls, {**data, **parts}, STRICT)
         except KeyError as error:
             raise UserError(f"configuration: {error} is missing, found {', '.join(data)}") from None
-        except (dacite.DaciteError, TypeError) as error:
+        except (dacite.DaciteError, TypeError, ValueError, AttributeError) as error:
             raise UserError(f"not a configuration of this version: {error}") from None
 
 

@@ -35,16 +35,16 @@ def loss_curve(config: Config, rows: Sequence[dict[str, float]], when: str) -> I
     window = max(1, len(losses) // 100)
 
     def draw(axes: Axes) -> None:
-        axes.plot(steps, losses, color="tab:blue", alpha=0.25, linewidth=0.6, label="train/loss")
-        mean = np.convolve(losses, np.ones(window) / window, mode="valid")
-        axes.plot(steps[window - 1 :], mean, color="tab:blue", label=f"running mean, {window} wide")
+        if len(losses):  # a log may have been lost
+            axes.plot(steps, losses, color="tab:blue", alpha=0.25, linewidth=0.6, label="train/loss")
+            mean = np.convolve(losses, np.ones(window) / window, mode="valid")
+            axes.plot(steps[window - 1 :], mean, color="tab:blue", label=f"running mean, {window} wide")
+            low, high = np.percentile(losses, [0, 98])
+            axes.set(ylim=(0.9 * low, 1.1 * high))
         if held_out:
             x, y = zip(*held_out, strict=True)
             axes.plot(x, y, "o-", color="tab:orange", markersize=3, label="eval/loss (averaged weights)")
-        low, high = np.percentile(losses, [0, 98])
-        axes.set(
-            xlabel="step", ylabel=f"{ERROR[config.train.loss]} {OF[config.prediction]}", ylim=(0.9 * low, 1.1 * high)
-        )
+        axes.set(xlabel="step", ylabel=f"{ERROR[config.train.loss]} {OF[config.prediction]}")
         axes.grid(alpha=0.3)
         axes.legend()
 

@@ -50,7 +50,7 @@ class Run:
     @property
     def minutes(self) -> float:
         """Of training itself: without evaluation, pictures and checkpoints."""
-        return self.rows[-1]["perf/minutes"] if self.rows else 0.0
+        return next((row["perf/minutes"] for row in reversed(self.rows) if "perf/minutes" in row), 0.0)
 
     @property
     def final_loss(self) -> float:
@@ -63,8 +63,8 @@ class Run:
         return f"epoch {self.epochs:.3g}, step {self.step}"
 
     def last_weights(self) -> Pipeline | None:
-        """With the weights of the last step, not their average; None where no checkpoint was kept."""
-        kept = checkpoint.published(self.folder / "checkpoints")
+        """With the weights of the last step, not their average; None where no whole checkpoint was kept."""
+        kept = [path for path in checkpoint.published(self.folder / "checkpoints") if not checkpoint.defect(path)]
         if not kept:
             return None
         tensors, _ = checkpoint.load(kept[0])
