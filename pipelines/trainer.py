@@ -173,6 +173,11 @@ class Trainer:
         time_spent = self.seconds / (60 * self.train.minutes) if self.train.minutes else 0.0
         return min(1.0, max(self.step / self.total, time_spent))
 
+    def left_alone(self, error: RuntimeError) -> bool:
+        """Whether that is what an operation of all processes raises where one of them is gone."""
+        backend = isinstance(error, torch.distributed.DistError) or "gloo" in str(error)
+        return self.accelerator.num_processes > 1 and backend
+
     def tell(self, message: str, *values: object) -> None:
         if self.main:
             log.info(message, *values)

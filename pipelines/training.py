@@ -1,5 +1,6 @@
 """A run in its folder: what is done when. Knows neither devices nor processes, which are the trainer's."""
 
+import logging
 import math
 from contextlib import suppress
 from pathlib import Path
@@ -16,6 +17,8 @@ from pipelines.record import Record, progress_bar
 from pipelines.sheets import save_gif
 from pipelines.stop import Asked
 from pipelines.trainer import Trainer
+
+log = logging.getLogger("flowferry")
 
 UNWRITABLE = (OSError, SafetensorError)  # a full disk; a folder that is gone, or read-only by now
 
@@ -45,6 +48,15 @@ def run(trainer: Trainer) -> int:
         return 1
     except UNWRITABLE as problem:
         trainer.tell("stopped at step %d: %s; last checkpoint: %s", trainer.step, problem, last_checkpoint(trainer))
+        return 1
+    except RuntimeError as problem:
+        if not trainer.left_alone(problem):
+            raise
+        log.error(
+            "stopped after step %d: another process is gone; last checkpoint: %s",
+            trainer.step,
+            last_checkpoint(trainer),
+        )
         return 1
     finally:
         bar.close()

@@ -142,6 +142,7 @@ def test_the_death_of_one_process_ends_all(tmp_path: Path, endless: subprocess.P
     os.kill(victim, signal.SIGKILL)
     assert endless.wait(timeout=60) != 0
     wait_for(lambda: not processes_of(tmp_path / "run"), "the processes' ends", 20)
+    assert "another process is gone" in (tmp_path / "log").read_text()
 
 
 # --- killed ---------------------------------------------------------------------------------------------
@@ -204,13 +205,12 @@ def network() -> Iterator[None]:
 
 def on_both(folder: Path, steps: int, *more: str) -> dict[str, subprocess.Popen[str]]:
     """The same command on both machines, which share a disk."""
-    meeting = ["--nnodes", "2", "--nproc_per_node", "1", "--rdzv-backend", "c10d"]
-    meeting += ["--rdzv-endpoint", f"{NODES['flowferry-a']}:29400"]
+    meeting = ["--nnodes", "2", "--nproc_per_node", "1", "--master-addr", NODES["flowferry-a"]]
     command = ["launch.py", *arguments(folder, steps), *more]
     started = {}
-    for name, address in NODES.items():
+    for rank, name in enumerate(NODES):
         started[name] = subprocess.Popen(
-            ["ip", "netns", "exec", name, *TORCHRUN, *meeting, "--local-addr", address, *command],
+            ["ip", "netns", "exec", name, *TORCHRUN, *meeting, "--node-rank", str(rank), *command],
             cwd=ROOT,
             env={**ENV, "GLOO_SOCKET_IFNAME": "ferry0"},
             stdout=subprocess.PIPE,
@@ -235,15 +235,14 @@ def test_two_machines_train_as_one_and_one_s_death_ends_the_other(tmp_path: Path
     try:
         wait_for(lambda: list(checkpoints.glob("step-*")), "the first checkpoint")
         os.killpg(both["flowferry-b"].pid, signal.SIGKILL)
-        for pid in processes_of(tmp_path / "long"):
-            if os.fsencode("10.83.0.2") in Path(f"/proc/{pid}/cmdline").read_bytes():
-                os.kill(pid, signal.SIGKILL)
+        for pid in map(int, subprocess.check_output(["ip", "netns", "pids", "flowferry-b"], text=True).split()):
+            os.kill(pid, signal.SIGKILL)
         told = both["flowferry-a"].communicate(timeout=90)[0]
         assert both["flowferry-a"].returncode != 0
     finally:
         for pid in processes_of(tmp_path / "long"):
             os.kill(pid, signal.SIGKILL)
-    print(told)
+    assert "another process is gone; last checkpoint: " in told and "Traceback" not in told.split("is gone")[0], told
     newest = max(int(path.name[-7:]) for path in checkpoints.glob("step-*"))
     again = on_both(tmp_path / "long", newest + 2, *more)
     told = {name: process.communicate(timeout=120)[0] for name, process in again.items()}
