@@ -58,13 +58,13 @@ PIPELINES: dict[str, Config] = {
         Config(
             name="fashion2mnist-labels",
             summary="garment class k becomes digit k",
-            source=FashionMnistConfig(),
+            source=FashionMnistConfig(mirrored=True),
             target=MnistConfig(),
-            model=PatchUNetConfig(widths=(48, 128)),  # which also has to tell the garments apart
+            model=PatchUNetConfig(widths=(48, 160)),  # which also has to tell the garments apart
             coupling="label-ot",
             coupling_batches=8,
             solver=NEAR_SOURCE,
-            train=replace(FROM_IMAGES, time_power=3.0, source_noise=0.2),
+            train=replace(FROM_IMAGES, time_power=5.0, source_noise=0.1),
         ),
         Config(
             name="fashion2mnist-published",
