@@ -158,18 +158,18 @@ def test_the_death_of_one_process_ends_all(tmp_path: Path, endless: subprocess.P
         ("pipelines.watch:held_out_loss", 1),
     ],
 )
-def test_torchrun_recovers_by_itself_as_if_nothing_had_happened(
+def test_of_two_processes_one_is_killed_and_the_same_command_ends_as_if_nothing_had_happened(
     tmp_path: Path, where: str, number: int, rank: str
 ) -> None:
-    """--max-restarts: the killed process takes the others with it, and all begin again from the last checkpoint."""
     if rank == "1" and ("checkpoint" in where or "watch" in where):
         pytest.skip("the main process alone does that")
     more = ["--train.checkpoint-steps", "2", "--train.accumulate", "2", "--train.show-epochs", "1"]
     whole = run(torchrun(2, "launch.py", *arguments(tmp_path / "whole", 8), *more))
     assert whole.returncode == 0, whole.stderr
-    again = [*TORCHRUN, "--standalone", "--nproc_per_node", "2", "--max-restarts", "1"]
-    again += ["tests/killed.py", where, str(number), *arguments(tmp_path / "killed", 8), *more]
-    done = run(again, KILLED_RANK=rank, KILLED_ONCE=str(tmp_path / "killed-once"))
+    command = torchrun(2, "tests/killed.py", where, str(number), *arguments(tmp_path / "killed", 8), *more)
+    env = {"KILLED_RANK": rank, "KILLED_ONCE": str(tmp_path / "killed-once")}
+    assert run(command, **env).returncode != 0
+    done = run(command, **env)
     assert done.returncode == 0, done.stderr
     assert "resuming from" in done.stderr
     assert (tmp_path / "killed-once").exists()
