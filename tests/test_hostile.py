@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import save
+from tiny_runs import config_of, trained
 
 import launch
 from configs.checks import UserError
@@ -26,7 +27,6 @@ from datasets.imagefiles import decode
 from pipelines import Pipeline, weights
 from pipelines.trainer import Trainer
 from pipelines.training import run as train
-from runs import config_of, trained
 
 
 class Payload:

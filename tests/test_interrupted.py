@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from tiny_runs import ROOT, TINY, assert_same_tensors, config_of, metrics, points, trained
 
 from configs.checks import UserError
 from pipelines import training
 from pipelines.pictures import drawing
 from pipelines.trainer import Trainer
 from pipelines.watch import Watch
-from runs import ROOT, TINY, assert_same_tensors, config_of, metrics, points, trained
 
 
 @pytest.fixture(autouse=True)

@@ -5,10 +5,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tiny_runs import config_of, metrics
 
 from pipelines import training
 from pipelines.trainer import Trainer
-from runs import config_of, metrics
 
 
 def held() -> tuple[int, int, int]:

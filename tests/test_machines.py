@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from test_interrupted import assert_the_same_run
-
-from runs import ROOT, TINY, losses, metrics, wait_for
+from tiny_runs import ROOT, TINY, losses, metrics, wait_for
 
 pytestmark = pytest.mark.slow
 

@@ -15,6 +15,7 @@ import torch
 from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tiny_runs import ROOT, TINY, assert_same_tensors, config_of, losses, metrics, points, trained, wait_for
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from configs.checks import UserError
@@ -23,7 +24,6 @@ from datasets import build_sampler
 from pipelines import Pipeline, checkpoint
 from pipelines.trainer import Trainer
 from pipelines.training import run
-from runs import ROOT, TINY, assert_same_tensors, config_of, losses, metrics, points, trained, wait_for
 
 # --- the same numbers --------------------------------------------------------------------------------
 
