@@ -230,7 +230,8 @@ class Pipeline:
         """
         config, tensors = weights.load(hub.local(folder))
         with torch.device("meta"):  # no memory is taken before the weights are known to fit
-            pipeline = cls(config)
+            model = build_model(config)
+        pipeline = cls(config, model)
         weights.load_strictly(pipeline.model, tensors, what=str(folder))
         if device is None:
             device = torch.accelerator.current_accelerator(check_available=True) or "cpu"

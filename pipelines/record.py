@@ -68,10 +68,12 @@ class Record:
         self.abandon()
 
     def abandon(self) -> None:
-        """Lets go of the files, whether or not what is left can still be written."""
-        for file in (self._metrics, self._writer):
+        """Writes what is left, if it still can be written, and lets go of the files. Once."""
+        if self._metrics.closed:
+            return
+        for last in (self.flush, self._metrics.close, self._writer.close):
             with suppress(OSError):
-                file.close()
+                last()
 
 
 def wait_for_a_later_name(folder: Path) -> None:
