@@ -37,6 +37,18 @@ class MoonsConfig(Checked):
 
 
 @dataclass(frozen=True, kw_only=True)
+class AugmentConfig(Checked):
+    """What is done at random to each training image, and to none that is measured or translated."""
+
+    mirrored: bool = False
+    """Mirror left to right with probability ½."""
+    hidden: Annotated[int, Range(0)] = 0
+    """Put a black square this many pixels wide somewhere."""
+    shifted: Annotated[int, Range(0, 16)] = 0
+    """Move by up to so many pixels down and across, black behind."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class MnistConfig(Checked):
     """Handwritten digits 0–9, 28×28 grey, 60,000 to train on."""
 
@@ -48,8 +60,7 @@ class FashionMnistConfig(Checked):
     """Photographs of ten kinds of garment, 28×28 grey, 60,000 to train on."""
 
     kind: str = field(default="fashion-mnist", init=False)
-    mirrored: bool = False
-    """In training, mirror each image left to right with probability ½."""
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,8 +84,7 @@ class Cifar10Config(Checked):
     """Photographs of ten kinds of animals and vehicles, 32×32 in colour, 50,000 to train on."""
 
     kind: str = field(default="cifar10", init=False)
-    mirrored: bool = False
-    """In training, mirror each image left to right with probability ½."""
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,8 +124,7 @@ class ImageFolderConfig(Checked):
     """Colour under transparent images and of borders: a name such as white, or #rrggbb."""
     cache_mb: Annotated[int, Range(0)] = 2048
     """Decoded images up to this many MB are kept in memory; more are decoded again each epoch, by worker processes."""
-    mirrored: bool = False
-    """In training, mirror each image left to right with probability ½."""
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
 
 
 SamplerConfig = (

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from configs.parts import (
     AttentionUNetConfig,
+    AugmentConfig,
     Cifar10Config,
     CourseUNetConfig,
     DrawnColoursConfig,
@@ -58,7 +59,7 @@ PIPELINES: dict[str, Config] = {
         Config(
             name="fashion2mnist-labels",
             summary="garment class k becomes digit k",
-            source=FashionMnistConfig(mirrored=True),
+            source=FashionMnistConfig(augment=AugmentConfig(mirrored=True, hidden=7, shifted=2)),
             target=MnistConfig(),
             model=PatchUNetConfig(widths=(48, 160)),  # which also has to tell the garments apart
             coupling="label-ot",

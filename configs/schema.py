@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, get_args
 import dacite
 
 from configs.checks import Checked, Positive, Range, UserError
-from configs.parts import GaussianConfig, ModelConfig, NoisyConfig, SamplerConfig
+from configs.parts import AugmentConfig, GaussianConfig, ModelConfig, NoisyConfig, SamplerConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,8 +131,8 @@ class Config(Checked):
         if self.solver.name == "ancestral" and self.source != GaussianConfig():
             raise UserError(f"solver ancestral: found the source {self.source.kind}, accepted is unit Gaussian noise")
         made_of_the_target = isinstance(self.source, NoisyConfig)
-        if self.coupling == "given" and not made_of_the_target and mirrored(self.source) != mirrored(self.target):
-            raise UserError("coupling given: found one of source and target mirrored, accepted are both or neither")
+        if self.coupling == "given" and not made_of_the_target and augment_of(self.source) != augment_of(self.target):
+            raise UserError("coupling given: source and target are augmented differently, accepted is alike")
 
     @property
     def drawn(self) -> bool:
@@ -154,9 +154,9 @@ class Config(Checked):
             raise UserError(f"not a configuration of this version: {error}") from None
 
 
-def mirrored(part: SamplerConfig) -> bool:
-    """Whether its training images are mirrored at random; kinds that have no such option are not."""
-    return getattr(part, "mirrored", False)
+def augment_of(part: SamplerConfig) -> AugmentConfig:
+    """How its training images are changed at random; not at all where the kind has no such option."""
+    return getattr(part, "augment", AugmentConfig())
 
 
 def read_config(path: Path) -> Config:

@@ -19,9 +19,3 @@ def to_pil(image: Tensor) -> Image.Image:
     """float [C, H, W] in [-1, 1], C = 1 or 3 -> a Pillow image."""
     pixels = to_pixels(image).cpu().movedim(0, -1).numpy()
     return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
-
-
-def some_mirrored(images: Tensor, g: torch.Generator) -> Tensor:
-    """[B, C, H, W], each image mirrored left to right with probability ½."""
-    chosen = torch.rand(len(images), 1, 1, 1, generator=g, device=images.device) < 0.5
-    return torch.where(chosen, images.flip(3), images)

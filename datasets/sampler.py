@@ -6,8 +6,10 @@ import torch
 from torch import Tensor
 
 from configs.checks import UserError
+from configs.parts import AugmentConfig
+from datasets.augment import augmented
 from datasets.keyed import generator, permutation
-from datasets.pixels import some_mirrored, to_images
+from datasets.pixels import to_images
 
 
 class Batch(NamedTuple):
@@ -112,19 +114,19 @@ class Noisy:
         return Batch(x + 2 * self.sigma * torch.randn(x.shape, generator=g, device=x.device), labels)
 
 
-class Mirrored:
-    """Another sampler's images, in the same order, each mirrored left to right with probability ½."""
+class Augmented:
+    """Another sampler's images, in the same order, each changed at random. Two of one seed and step change alike."""
 
-    def __init__(self, plain: Labelled) -> None:
-        self.plain = plain
+    def __init__(self, plain: Labelled, how: AugmentConfig) -> None:
+        self.plain, self.how = plain, how
         self.shape, self.classes, self.size = plain.shape, plain.classes, plain.size
 
     def draw(self, count: int, *, seed: int, step: int) -> Batch:
-        return self._mirrored(self.plain.draw(count, seed=seed, step=step), seed, step)
+        return self._augmented(self.plain.draw(count, seed=seed, step=step), seed, step)
 
     def of_labels(self, labels: Tensor, *, seed: int, step: int) -> Batch:
-        return self._mirrored(self.plain.of_labels(labels, seed=seed, step=step), seed, step)
+        return self._augmented(self.plain.of_labels(labels, seed=seed, step=step), seed, step)
 
-    def _mirrored(self, batch: Batch, seed: int, step: int) -> Batch:
-        g = generator(batch.samples.device, seed, "mirrored", step)
-        return Batch(some_mirrored(batch.samples, g), batch.labels)
+    def _augmented(self, batch: Batch, seed: int, step: int) -> Batch:
+        g = generator(batch.samples.device, seed, "augment", step)
+        return Batch(augmented(batch.samples, self.how, g), batch.labels)

@@ -11,11 +11,11 @@ import torchvision
 from torch import Tensor
 
 from configs.checks import UserError
-from configs.parts import ImageFolderConfig, NoisyConfig, SamplerConfig
-from configs.schema import Config, mirrored
+from configs.parts import AugmentConfig, ImageFolderConfig, NoisyConfig, SamplerConfig
+from configs.schema import Config, augment_of
 from datasets.drawn import draw_colours, draw_digits, draw_garments
 from datasets.folders import image_folder, partners
-from datasets.sampler import InMemory, Labelled, Mirrored, Noisy, Sampler
+from datasets.sampler import Augmented, InMemory, Labelled, Noisy, Sampler
 from datasets.toys import Gaussian, GaussianRing, Moons
 
 Split = Literal["train", "test"]
@@ -119,9 +119,9 @@ def build_sampler(
     sampler = SAMPLERS[config.kind](config, Place(tuple(shape), Path(data_root), split, device, only))
     if tuple(sampler.shape) != tuple(shape):
         raise UserError(f"{config.kind} gives samples of shape {sampler.shape}, the pipeline's shape is {shape}")
-    if mirrored(config) and split == "train":
-        assert isinstance(sampler, Labelled), "those that can be mirrored can be asked for labels"
-        return Mirrored(sampler)
+    if split == "train" and (how := augment_of(config)) != AugmentConfig():
+        assert isinstance(sampler, Labelled), "those that can be augmented can be asked for labels"
+        return Augmented(sampler, how)
     return sampler
 
 

@@ -14,12 +14,12 @@ from tqdm import trange
 
 from configs.checks import UserError
 from configs.cli import FeaturesOptions
-from configs.parts import SamplerConfig
+from configs.parts import AugmentConfig, SamplerConfig
 from configs.places import FEATURES, RUNS
 from configs.schema import Config
 from datasets import Sampler, build_sampler
+from datasets.augment import augmented
 from datasets.keyed import generator, key
-from datasets.pixels import some_mirrored
 from pipelines.checkpoint import sha256
 from pipelines.machine import has_bf16, use_cores
 from pipelines.optimizers import muon
@@ -29,9 +29,9 @@ log = logging.getLogger("flowferry")
 
 BATCH, EPOCHS, RATE = 128, 14, 3e-3
 WIDTHS = (64, 96)
-REACH = 2  # pixels that training images are shifted by, at most
-MIRRORED = ("fashion-mnist", "cifar10", "drawn-garments", "drawn-colours")  # whose mirror images are as good
-HIDDEN = 4  # half the side of the square that is hidden of those
+SHIFTED = AugmentConfig(shifted=2)
+CHANGED = AugmentConfig(mirrored=True, hidden=7, shifted=2)
+AUGMENT = dict.fromkeys(("fashion-mnist", "cifar10", "drawn-garments", "drawn-colours"), CHANGED)  # mirrored, as good
 
 
 def conv_norm(cin: int, cout: int, kernel: int = 3, *, stride: int = 1) -> nn.Sequential:
@@ -83,12 +83,13 @@ class Judge(NamedTuple):
     sha256: str
 
 
-def train_classifier(train: Sampler, *, mirrored: bool = False, seed: int = 0, epochs: int = EPOCHS) -> Classifier:
+def train_classifier(
+    train: Sampler, *, augment: AugmentConfig = SHIFTED, seed: int = 0, epochs: int = EPOCHS
+) -> Classifier:
     """A classifier of the sampler's labelled images, by cross-entropy with smoothed labels on augmented images.
 
-    mirrored: whether images are mirrored, and a square of each is hidden, at random. The same data and seed give the
-    same one on the same machine; torch's own generator is left as it was. Raises UserError for a sampler without
-    labels or without an end.
+    The same data and seed give the same one on the same machine; torch's own generator is left as it was. Raises
+    UserError for a sampler without labels or without an end.
     """
     if not train.classes or train.size is None or len(train.shape) != 3:
         raise UserError("a classifier learns from labelled images: found a sampler of another kind")
@@ -105,8 +106,7 @@ def train_classifier(train: Sampler, *, mirrored: bool = False, seed: int = 0, e
         images, labels = train.draw(batch, seed=key(seed, "classifier"), step=step)
         assert labels is not None, "it has classes"
         g = generator(device, seed, "augment", step)
-        images = hidden(some_mirrored(images, g), g) if mirrored else images
-        images = shifted(images, g).contiguous(memory_format=torch.channels_last)
+        images = augmented(images, augment, g).contiguous(memory_format=torch.channels_last)
         with torch.autocast(device.type, torch.bfloat16, enabled=has_bf16(device)):
             logits = model(images)
         F.cross_entropy(logits, labels, label_smoothing=0.05).backward()
@@ -116,31 +116,6 @@ def train_classifier(train: Sampler, *, mirrored: bool = False, seed: int = 0, e
             optimizer.step()
             optimizer.zero_grad()
     return model.eval()
-
-
-# --- augmentation: [B, C, H, W] -> the same, each image by numbers of its own ----------------------------
-
-
-def shifted(images: Tensor, g: torch.Generator) -> Tensor:
-    """Moved by up to REACH pixels down and across, black behind."""
-    count, _, height, width = images.shape
-    padded = F.pad(images, [REACH] * 4, value=-1.0)
-    down, across = torch.randint(0, 2 * REACH + 1, (2, count, 1), generator=g, device=images.device)
-    rows = (down + torch.arange(height, device=images.device))[:, :, None]
-    columns = (across + torch.arange(width, device=images.device))[:, None, :]
-    which = torch.arange(count, device=images.device)[:, None, None]
-    return padded[which, :, rows, columns].permute(0, 3, 1, 2)
-
-
-def hidden(images: Tensor, g: torch.Generator) -> Tensor:
-    """A black square somewhere on each (DeVries & Taylor 2017)."""
-
-    def near(side: int) -> Tensor:
-        middle = torch.randint(0, side, (len(images), 1), generator=g, device=images.device)
-        return (torch.arange(side, device=images.device) - middle).abs() < HIDDEN
-
-    square = near(images.shape[2])[:, :, None] & near(images.shape[3])[:, None, :]
-    return images.masked_fill(square[:, None], -1.0)
 
 
 # --- judging ---------------------------------------------------------------------------------------------
@@ -206,7 +181,7 @@ def make(config: SamplerConfig, shape: tuple[int, ...], *, data_root: Path, file
     train, test = (
         build_sampler(config, shape, data_root=data_root, split=split, device=device) for split in ("train", "test")
     )
-    model = train_classifier(train, mirrored=config.kind in MIRRORED)
+    model = train_classifier(train, augment=AUGMENT.get(config.kind, SHIFTED))
     model.load_state_dict(halved(model.state_dict()))  # judged as it will be read back
     assert test.size is not None, "as the training split"
     images, labels = test.draw(test.size, seed=0, step=0)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from configs.checks import UserError
 from configs.parts import (
+    AugmentConfig,
     DrawnColoursConfig,
     DrawnDigitsConfig,
     FashionMnistConfig,
@@ -23,7 +24,6 @@ from configs.parts import (
 )
 from configs.places import FEATURES
 from datasets import Sampler, build_sampler
-from datasets.pixels import some_mirrored
 from datasets.samplers import Split
 from pipelines import classifier
 from pipelines.classifier import (
@@ -31,9 +31,7 @@ from pipelines.classifier import (
     Judge,
     accuracy,
     file_name,
-    hidden,
     seen,
-    shifted,
     train_classifier,
     trained_classifier,
 )
@@ -77,7 +75,7 @@ def untrainable(monkeypatch: pytest.MonkeyPatch) -> None:
 def untrained(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is kept is a classifier as it is before training, where learning is not what is tested."""
 
-    def make(train: Sampler, *, mirrored: bool) -> Classifier:
+    def make(train: Sampler, *, augment: AugmentConfig) -> Classifier:
         return Classifier(channels=train.shape[0], classes=train.classes).eval()
 
     monkeypatch.setattr(classifier, "train_classifier", make)
@@ -260,30 +258,3 @@ def test_ones_own_classifier_comes_before_the_shipped_one(tmp_path: Path, untrai
     save_file(tensors, tmp_path / shipped.name, metadata=told)
     own, *_ = trained_classifier(MnistConfig(), SHAPE, data_root=Path("data"), folder=tmp_path, device=CPU)
     assert torch.equal(own.head.bias, tensors["head.bias"].float())
-
-
-# --- augmentation ---------------------------------------------------------------------------------------
-
-
-def g() -> torch.Generator:
-    return torch.Generator().manual_seed(0)
-
-
-def test_a_shift_moves_each_image_whole_by_a_few_pixels_of_its_own() -> None:
-    x = torch.full((500, 1, 16, 16), -1.0)
-    x[:, :, 8, 8] = 1.0
-    moved = shifted(x, g())
-    assert ((moved == 1).sum(dim=(1, 2, 3)) == 1).all()
-    places = (moved[:, 0] == 1).nonzero()[:, 1:]
-    assert len(places.unique(dim=0)) == 25 and (places - 8).abs().max() == 2
-
-
-def test_about_half_are_mirrored_and_a_square_is_hidden() -> None:
-    x = torch.full((400, 1, 16, 16), 0.5)
-    x[:, :, :, 0] = 1.0
-    mirrored = some_mirrored(x, g())
-    at_right = (mirrored[:, 0, :, 15] == 1).all(dim=1)
-    assert torch.equal((mirrored[:, 0, :, 0] == 1).all(dim=1), ~at_right)
-    assert 150 < at_right.sum() < 250
-    areas = (hidden(x, g()) == -1).sum(dim=(1, 2, 3))
-    assert areas.max() == 49 and areas.min() >= 16  # 7 wide; cut at the border where its middle is near

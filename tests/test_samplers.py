@@ -16,6 +16,7 @@ from torch import Tensor
 
 from configs.checks import UserError
 from configs.parts import (
+    AugmentConfig,
     Cifar10Config,
     DrawnColoursConfig,
     DrawnDigitsConfig,
@@ -33,9 +34,10 @@ from configs.parts import (
 )
 from configs.schema import Config, TrainConfig
 from datasets import build_sampler, build_samplers, build_source
+from datasets.augment import augmented
 from datasets.keyed import normal_rows
 from datasets.pixels import to_images
-from datasets.sampler import InMemory, Mirrored, Noisy
+from datasets.sampler import Augmented, InMemory, Noisy
 from datasets.toys import Gaussian, GaussianRing, Moons
 from pipelines.batches import Pairs, draw_pairs
 from pipelines.couplings import given, independent
@@ -342,7 +344,10 @@ def test_the_colour_data_sets_are_read_as_they_were_written(
     assert batch.labels.dtype == torch.int64
 
 
-# --- mirrored images --------------------------------------------------------------------------------------
+# --- augmented images -------------------------------------------------------------------------------------
+
+MIRRORED = AugmentConfig(mirrored=True)
+ALL = AugmentConfig(mirrored=True, hidden=7, shifted=2)
 
 
 @pytest.fixture
@@ -354,46 +359,85 @@ def leaning() -> InMemory:
 
 
 def test_half_of_the_images_are_mirrored_and_all_stay_who_they_are(leaning: InMemory) -> None:
-    plain, drawn = (sampler.draw(400, seed=3, step=2) for sampler in (leaning, Mirrored(leaning)))
+    plain, drawn = (sampler.draw(400, seed=3, step=2) for sampler in (leaning, Augmented(leaning, MIRRORED)))
     turned = (drawn.samples[:, 0, 0, 0] == 1) & (plain.samples[:, 0, 0, 0] < 1)
     assert abs(turned.float().mean().item() - 0.5) < 5 * 0.5 / math.sqrt(400)
     assert torch.equal(drawn.samples[turned], plain.samples[turned].flip(3))
     assert torch.equal(drawn.samples[~turned], plain.samples[~turned])
     assert torch.equal(drawn.labels, plain.labels)
-    again = [Mirrored(leaning).draw(400, seed=3, step=step).samples for step in (2, 2, 4)]
+    again = [Augmented(leaning, MIRRORED).draw(400, seed=3, step=step).samples for step in (2, 2, 4)]
     assert torch.equal(again[0], again[1]) and not torch.equal(again[0], again[2])
 
 
 def test_images_asked_for_by_label_are_mirrored_too(leaning: InMemory) -> None:
     labels = torch.arange(100) % 10
-    plain, drawn = (sampler.of_labels(labels, seed=3, step=2) for sampler in (leaning, Mirrored(leaning)))
+    plain, drawn = (s.of_labels(labels, seed=3, step=2) for s in (leaning, Augmented(leaning, MIRRORED)))
     turned = (drawn.samples != plain.samples).flatten(1).any(dim=1)
     assert 20 < turned.sum() < 80 and torch.equal(drawn.labels, labels)
     assert torch.equal(drawn.samples[turned], plain.samples[turned].flip(3))
 
 
-def test_only_training_images_are_mirrored(tmp_path: Path) -> None:
+def g() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+def test_a_shift_moves_each_image_whole_by_a_few_pixels_of_its_own() -> None:
+    x = torch.full((500, 1, 16, 16), -1.0)
+    x[:, :, 8, 8] = 1.0
+    moved = augmented(x, AugmentConfig(shifted=2), g())
+    assert ((moved == 1).sum(dim=(1, 2, 3)) == 1).all()
+    places = (moved[:, 0] == 1).nonzero()[:, 1:]
+    assert len(places.unique(dim=0)) == 25 and (places - 8).abs().max() == 2
+
+
+@pytest.mark.parametrize("side", [7, 4])
+def test_a_square_is_hidden_somewhere_on_each(side: int) -> None:
+    areas = (augmented(torch.full((4000, 1, 16, 16), 0.5), AugmentConfig(hidden=side), g()) == -1).float()
+    assert areas.sum(dim=(1, 2, 3)).max() == side**2
+    assert areas.sum(dim=(1, 2, 3)).min() == math.ceil(side / 2) ** 2  # cut where its middle is at the corner
+    middle = areas.mean(dim=0)[0, side:-side, side:-side]  # all of these are equally often hidden
+    torch.testing.assert_close(middle, torch.full_like(middle, side**2 / 16**2), atol=0.04, rtol=0)
+
+
+def test_what_is_not_asked_for_is_not_done_and_all_of_it_is_done_together() -> None:
+    x = torch.rand(200, 1, 16, 16, generator=g())
+    assert augmented(x, AugmentConfig(), g()) is x
+    changed = augmented(x, ALL, g())
+    assert changed.shape == x.shape and (changed != x).flatten(1).any(dim=1).all()
+    back = augmented(x.flip(3), ALL, g())  # the same numbers: mirrored where the other is not, the rest alike
+    alike = (changed == -1) & (back == -1)
+    assert torch.equal(changed == -1, alike) and not torch.equal(changed, back)
+
+
+@pytest.mark.parametrize("wrong", [{"hidden": -1}, {"shifted": -1}, {"shifted": 17}])
+def test_augmentations_out_of_range_are_refused(wrong: dict[str, int]) -> None:
+    with pytest.raises(UserError, match=f"^{next(iter(wrong))}: found"):
+        AugmentConfig(**wrong)
+
+
+def test_only_training_images_are_augmented(tmp_path: Path) -> None:
     Image.new("L", (28, 28)).save(tmp_path / "a.png")
-    config = ImageFolderConfig(root=str(tmp_path), mirrored=True)
-    assert isinstance(build(config, tmp_path), Mirrored)
-    assert not isinstance(build(config, tmp_path, split="test"), Mirrored)
-    assert not isinstance(build(replace(config, mirrored=False), tmp_path), Mirrored)
+    config = ImageFolderConfig(root=str(tmp_path), augment=ALL)
+    built = build(config, tmp_path)
+    assert isinstance(built, Augmented) and built.how == ALL
+    assert not isinstance(build(config, tmp_path, split="test"), Augmented)
+    assert not isinstance(build(replace(config, augment=AugmentConfig()), tmp_path), Augmented)
 
 
-def test_of_given_pairs_both_are_mirrored_or_neither(tiny: Callable[..., Config]) -> None:
+def test_of_given_pairs_both_are_augmented_alike(tiny: Callable[..., Config]) -> None:
     one, both = (
-        {"source": FashionMnistConfig(mirrored=True), "target": target}
-        for target in (MnistConfig(), FashionMnistConfig(mirrored=True))
+        {"source": FashionMnistConfig(augment=MIRRORED), "target": target}
+        for target in (MnistConfig(), FashionMnistConfig(augment=MIRRORED))
     )
-    with pytest.raises(UserError, match="coupling given: found one of source and target mirrored"):
+    with pytest.raises(UserError, match="coupling given: source and target are augmented differently"):
         tiny("fashion2mnist", coupling="given", **one)
     tiny("fashion2mnist", coupling="given", **both)
     tiny("fashion2mnist", coupling="independent", **one)
-    tiny("denoise-mnist", target=FashionMnistConfig(mirrored=True))  # whose source is made of the target
+    tiny("denoise-mnist", target=FashionMnistConfig(augment=MIRRORED))  # whose source is made of the target
 
 
-def test_given_pairs_are_mirrored_alike(leaning: InMemory) -> None:
-    x0, x1 = given(Mirrored(leaning), Mirrored(leaning), 40, seed=0, step=3)
+def test_given_pairs_are_changed_alike(leaning: InMemory) -> None:
+    x0, x1 = given(Augmented(leaning, ALL), Augmented(leaning, ALL), 40, seed=0, step=3)
     assert torch.equal(x0.samples, x1.samples)
 
 
