@@ -29,10 +29,15 @@ class Record:
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / "config.json", description)
         (folder / "samples").mkdir(exist_ok=True)
-        first = step if unfinished else step + 1
-        self._lines = taken_back(folder / "metrics.jsonl", first, until=step)
-        self._metrics = (folder / "metrics.jsonl").open("a")
+        self._path = folder / "metrics.jsonl"
+        rows = [row for row in read_metrics(self._path) if row["step"] <= step]
+        write_metrics(self._path, rows)
+        self._metrics = self._path.open("a")
+        last = next((row for row in rows if unfinished and row["step"] == step), {})
+        self._opened_again = bool(last)
+        self._lines = {step: {tag: last[tag] for tag in last if tag != "step"}} if last else {}
         wait_for_a_later_name(folder / "tensorboard")
+        first = step if unfinished else step + 1
         self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=first, flush_secs=30)
         if step == 0:
             self._writer.add_text("config", f"```json\n{json.dumps(description, indent=2)}\n```", 0)
@@ -50,18 +55,27 @@ class Record:
         self._writer.add_image(f"samples/{name}", np.asarray(image.convert("RGB")), step, dataformats="HWC")
 
     def rows(self) -> list[dict[str, float]]:
-        """All lines of `metrics.jsonl` so far."""
-        self.flush()
-        return read_metrics(self.folder / "metrics.jsonl")
+        """All that was told so far, as `metrics.jsonl` will have it."""
+        written = [row for row in read_metrics(self._path) if row["step"] not in self._lines]
+        return written + self._unwritten()
+
+    def _unwritten(self) -> list[dict[str, float]]:
+        return [{"step": step, **values} for step, values in self._lines.items()]
 
     def flush(self) -> None:
+        """To TensorBoard first: what `metrics.jsonl` has is not told again by the next run."""
         for step, values in self._lines.items():
-            self._metrics.write(json.dumps({"step": step, **values}) + "\n")
             for tag, value in values.items():
                 self._writer.add_scalar(tag, value, step)
-        self._lines.clear()
-        self._metrics.flush()
         self._writer.flush()
+        if self._opened_again:  # the line stays in the file until the one that is to replace it is whole
+            write_metrics(self._path, self.rows())
+            self._metrics.close()
+            self._metrics, self._opened_again = self._path.open("a"), False
+        else:
+            self._metrics.writelines(json.dumps(row) + "\n" for row in self._unwritten())
+            self._metrics.flush()
+        self._lines.clear()
 
     def close(self) -> None:
         self.flush()
@@ -101,14 +115,11 @@ def last_measured(path: Path) -> int:
     return max((int(row["step"]) for row in read_metrics(path) if "eval/loss" in row), default=0)
 
 
-def taken_back(path: Path, step: int, *, until: int) -> dict[int, dict[str, float]]:
-    """Takes the lines of `step` and later out of a `metrics.jsonl`; returns those of them up to `until`."""
-    rows = read_metrics(path)
+def write_metrics(path: Path, rows: list[dict[str, float]]) -> None:
+    """In place of what is there, at once."""
     part = path.with_name(path.name + ".part")
-    part.write_text("".join(json.dumps(row) + "\n" for row in rows if row["step"] < step))
+    part.write_text("".join(json.dumps(row) + "\n" for row in rows))
     os.replace(part, path)
-    held = [row for row in rows if step <= row["step"] <= until]
-    return {int(row["step"]): {tag: value for tag, value in row.items() if tag != "step"} for row in held}
 
 
 def progress_bar(total: int, start: int, *, shown: bool, name: str) -> tqdm:

@@ -180,5 +180,6 @@ def show(trainer: Trainer, record: Record | None) -> None:
                 record.picture(trainer.step, name, picture)
             if frames:
                 save_gif(frames, trainer.folder / "samples" / "path.gif")
+            record.flush()  # last: what is measured is not drawn again
         trainer.model.train()
     trainer.agree()

@@ -13,8 +13,8 @@ from pathlib import Path
 import launch
 
 
-def killed_at(where: str, number: int, once: Path | None = None) -> None:
-    """From now on this process kills itself when it reaches `where` for the `number`-th time."""
+def killed_at(where: str, number: int, signum: int = signal.SIGKILL, once: Path | None = None) -> None:
+    """From now on this process sends itself a signal when it reaches `where` for the `number`-th time."""
     module, _, name = where.partition(":")
     *outer, last = name.split(".")
     owner = importlib.import_module(module)
@@ -27,7 +27,7 @@ def killed_at(where: str, number: int, once: Path | None = None) -> None:
         if len(calls) == number:
             if once is not None:
                 once.touch()
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), signum)
         return real(*args, **options)
 
     setattr(owner, last, call)
@@ -37,7 +37,7 @@ def main() -> int:
     where, number, *argv = sys.argv[1:]
     once = Path(os.environ["KILLED_ONCE"])
     if os.environ["RANK"] == os.environ["KILLED_RANK"] and not once.exists():
-        killed_at(where, int(number), once)
+        killed_at(where, int(number), once=once)
     return launch.main(argv)
 
 

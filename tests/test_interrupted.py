@@ -145,6 +145,12 @@ MOMENTS = {
     "while it exports the weights": ("pipelines.pipeline:Pipeline.save_pretrained", 2),
     "at the very end": ("pipelines.record:Record.close", 1),
 }
+ASKED = ("pipelines.sheets:sheet", 3, signal.SIGTERM)  # to leave, while it draws
+TWICE = {
+    "asked, then killed while it draws": [ASKED, ("pipelines.sheets:sheet", 1)],
+    "asked, then killed while it writes pictures": [ASKED, ("pipelines.record:Record.picture", 2)],
+    "asked, then killed before it writes figures": [ASKED, ("pipelines.record:write_metrics", 2)],
+}
 
 FORKED = """
 import os, sys, json
@@ -162,8 +168,8 @@ def child(folder, *moment):
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 codes = {"whole": [child("whole")]}
-for name, moment in moments.items():
-    codes[name] = [child(name, *moment), child(name)]
+for name, parts in moments.items():
+    codes[name] = [*(child(name, *moment) for moment in parts), child(name)]
 print("CODES" + json.dumps(codes))
 """
 
@@ -176,17 +182,23 @@ FEW = [
 ]
 
 
-@pytest.mark.parametrize("names", [FEW, pytest.param(list(MOMENTS), marks=pytest.mark.slow)], ids=["few", "all"])
+@pytest.mark.parametrize(
+    "moments",
+    [
+        {name: [MOMENTS[name]] for name in FEW} | TWICE,
+        pytest.param({name: [moment] for name, moment in MOMENTS.items()}, marks=pytest.mark.slow),
+    ],
+    ids=["few", "all"],
+)
 def test_killed_at_any_moment_the_same_command_ends_as_if_nothing_had_happened(
-    tmp_path: Path, names: list[str]
+    tmp_path: Path, moments: dict[str, list]
 ) -> None:
-    moments = {name: MOMENTS[name] for name in names}
     command = [sys.executable, "-c", FORKED, json.dumps(COMMAND), str(tmp_path), json.dumps(moments)]
     path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
     done = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     codes = json.loads(done.stdout.split("CODES")[1])
     assert codes.pop("whole") == [0]
-    assert codes == {name: [-signal.SIGKILL, 0] for name in names}
-    for name in names:
+    for name, parts in moments.items():
+        assert codes[name] == [143 if part == ASKED else -signal.SIGKILL for part in parts] + [0], name
         assert_the_same_run(tmp_path / "whole", tmp_path / name, LAST)
