@@ -26,6 +26,7 @@ from pipelines import checkpoint, weights
 from pipelines.batches import Pairs, draw_pairs
 from pipelines.ema import follow
 from pipelines.machine import has_bf16, keep_freed_memory, use_cores
+from pipelines.meeting import meet
 from pipelines.optimizers import OPTIMIZERS
 from pipelines.pipeline import Pipeline
 from pipelines.record import Record, last_measured
@@ -265,6 +266,7 @@ class Trainer:
 
 def make_accelerator(train: TrainConfig) -> Accelerator:
     """Accelerate on the GPUs there are, else on the CPU with all of its cores."""
+    meet()
     accelerator = Accelerator(mixed_precision=precision(train), cpu=not torch.accelerator.is_available())
     if accelerator.device.type == "cpu":
         use_cores(train.threads)

@@ -23,6 +23,7 @@ from datasets.keyed import key
 from datasets.tree import IMAGE_ENDINGS, Item, Tree
 from pipelines import showing, weights
 from pipelines.machine import use_cores
+from pipelines.meeting import meet
 from pipelines.outputs import FAILURES, MANIFEST, WORK, Entry, Outputs
 from pipelines.pipeline import Pipeline
 from pipelines.translator import Ended, Translator, carried
@@ -35,7 +36,9 @@ TOLD = 10  # failures that are told on the screen; all of them are in the file
 def run(options: TranslateOptions, folder: Path) -> int:
     """Translates `options.input` into `options.output`; returns 1 if any file failed."""
     check_background(options.background)
-    state = PartialState(cpu=not torch.accelerator.is_available(), timeout=timedelta(days=7))
+    patience = timedelta(days=7)
+    meet(patience)
+    state = PartialState(cpu=not torch.accelerator.is_available(), timeout=patience)
     use_cores()
     pipeline = Pipeline.from_pretrained(folder, device=state.device)
     pipeline = pipeline.using(solver=options.solver, steps=options.steps, guidance=options.guidance)

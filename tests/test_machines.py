@@ -175,6 +175,23 @@ def test_of_two_processes_one_is_killed_and_the_same_command_ends_as_if_nothing_
     assert_the_same_run(tmp_path / "whole", tmp_path / "killed", 8)
 
 
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_torchrun_starts_a_killed_process_again_and_ends_as_if_nothing_had_happened(tmp_path: Path, rank: str) -> None:
+    more = ["--train.checkpoint-steps", "2"]
+    whole = run(torchrun(2, "launch.py", *arguments(tmp_path / "whole", 8), *more))
+    assert whole.returncode == 0, whole.stderr
+    script = ["tests/killed.py", "pipelines.trainer:Trainer.read", "4"]
+    command = [*TORCHRUN, "--standalone", "--nproc_per_node", "2", "--max-restarts", "2", *script]
+    done = run(
+        [*command, *arguments(tmp_path / "killed", 8), *more],
+        KILLED_RANK=rank,
+        KILLED_ONCE=str(tmp_path / "killed-once"),
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "killed-once").exists() and done.stderr.count("resuming from") == 1
+    assert_the_same_run(tmp_path / "whole", tmp_path / "killed", 8)
+
+
 # --- two machines ---------------------------------------------------------------------------------------
 
 NODES = {"flowferry-a": "10.83.0.1", "flowferry-b": "10.83.0.2"}
@@ -202,16 +219,15 @@ def network() -> Iterator[None]:
         yield
 
 
-def on_both(folder: Path, steps: int, *more: str) -> dict[str, subprocess.Popen[str]]:
+def on_both(command: list[str], *meeting: str, **env: str) -> dict[str, subprocess.Popen[str]]:
     """The same command on both machines, which share a disk."""
-    meeting = ["--nnodes", "2", "--nproc_per_node", "1", "--master-addr", NODES["flowferry-a"]]
-    command = ["launch.py", *arguments(folder, steps), *more]
+    nodes = ["--nnodes", "2", "--nproc_per_node", "1", *(meeting or ("--master-addr", NODES["flowferry-a"]))]
     started = {}
     for rank, name in enumerate(NODES):
         started[name] = subprocess.Popen(
-            ["ip", "netns", "exec", name, *TORCHRUN, *meeting, "--node-rank", str(rank), *command],
+            ["ip", "netns", "exec", name, *TORCHRUN, *nodes, "--node-rank", str(rank), *command],
             cwd=ROOT,
-            env={**ENV, "GLOO_SOCKET_IFNAME": "ferry0"},
+            env={**ENV, "GLOO_SOCKET_IFNAME": "ferry0", **env},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -220,16 +236,21 @@ def on_both(folder: Path, steps: int, *more: str) -> dict[str, subprocess.Popen[
     return started
 
 
+def ends(both: dict[str, subprocess.Popen[str]]) -> dict[str, str]:
+    """What the machines have said in the end."""
+    return {name: process.communicate(timeout=120)[0] for name, process in both.items()}
+
+
 def test_two_machines_train_as_one_and_one_s_death_ends_the_other(tmp_path: Path, network: None) -> None:
     trained(tmp_path / "one", 6)
-    told = {name: process.communicate(timeout=120)[0] for name, process in on_both(tmp_path / "two", 6).items()}
+    told = ends(on_both(["launch.py", *arguments(tmp_path / "two", 6)]))
     assert all("resuming" not in text for text in told.values()) and any("2 × cpu" in text for text in told.values()), (
         told
     )
     torch.testing.assert_close(losses(tmp_path / "two"), losses(tmp_path / "one"), rtol=1e-5, atol=0)
 
     more = ["--train.checkpoint-steps", "1", "--train.epochs", "100000"]
-    both = on_both(tmp_path / "long", 10**6, *more)
+    both = on_both(["launch.py", *arguments(tmp_path / "long", 10**6), *more])
     checkpoints = tmp_path / "long" / "checkpoints"
     try:
         wait_for(lambda: list(checkpoints.glob("step-*")), "the first checkpoint")
@@ -243,7 +264,24 @@ def test_two_machines_train_as_one_and_one_s_death_ends_the_other(tmp_path: Path
             os.kill(pid, signal.SIGKILL)
     assert "another process is gone; last checkpoint: " in told and "Traceback" not in told.split("is gone")[0], told
     newest = max(int(path.name[-7:]) for path in checkpoints.glob("step-*"))
-    again = on_both(tmp_path / "long", newest + 2, *more)
-    told = {name: process.communicate(timeout=120)[0] for name, process in again.items()}
+    told = ends(on_both(["launch.py", *arguments(tmp_path / "long", newest + 2), *more]))
     assert any(f"resuming from {checkpoints}/step-{newest:07d}" in text for text in told.values()), told
     assert metrics(tmp_path / "long")[-1]["step"] == newest + 2
+
+
+@pytest.mark.parametrize("rendezvous", ["static", "c10d"])
+def test_a_process_killed_on_one_of_two_machines_is_started_again_with_all_others(
+    tmp_path: Path, network: None, rendezvous: str
+) -> None:
+    trained(tmp_path / "one", 8, "fashion2mnist-published", "--train.checkpoint-steps", "2")
+    script = ["tests/killed.py", "pipelines.trainer:Trainer.read", "4", *arguments(tmp_path / "two", 8)]
+    master = NODES["flowferry-a"]
+    meeting = ["--master-addr", master]
+    if rendezvous == "c10d":
+        meeting = ["--rdzv-backend", "c10d", "--rdzv-endpoint", f"{master}:29400", "--rdzv-id", "ferry"]
+    env = {"KILLED_RANK": "1", "KILLED_ONCE": str(tmp_path / "killed-once")}
+    told = ends(on_both([*script, "--train.checkpoint-steps", "2"], *meeting, "--max-restarts", "2", **env))
+    assert (tmp_path / "killed-once").exists()
+    assert sum(text.count("resuming from") for text in told.values()) == 1, told
+    assert [row["step"] for row in metrics(tmp_path / "two")] == list(range(1, 9)), told
+    torch.testing.assert_close(losses(tmp_path / "two"), losses(tmp_path / "one"), rtol=1e-5, atol=0)
