@@ -171,7 +171,7 @@ def test_of_two_processes_one_is_killed_and_the_same_command_ends_as_if_nothing_
     done = run(command, **env)
     assert done.returncode == 0, done.stderr
     assert "resuming from" in done.stderr
-    assert (tmp_path / "killed-once").exists()
+    assert (tmp_path / "killed-once").exists(), told
     assert_the_same_run(tmp_path / "whole", tmp_path / "killed", 8)
 
 
@@ -223,9 +223,10 @@ def on_both(command: list[str], *meeting: str, **env: str) -> dict[str, subproce
     """The same command on both machines, which share a disk."""
     nodes = ["--nnodes", "2", "--nproc_per_node", "1", *(meeting or ("--master-addr", NODES["flowferry-a"]))]
     started = {}
-    for rank, name in enumerate(NODES):
+    for rank, (name, address) in enumerate(NODES.items()):
+        mine = ["--node-rank", str(rank), "--local-addr", address, "--rdzv-conf", f"is_host={rank == 0}"]
         started[name] = subprocess.Popen(
-            ["ip", "netns", "exec", name, *TORCHRUN, *nodes, "--node-rank", str(rank), *command],
+            ["ip", "netns", "exec", name, *TORCHRUN, *nodes, *mine, *command],
             cwd=ROOT,
             env={**ENV, "GLOO_SOCKET_IFNAME": "ferry0", **env},
             stdout=subprocess.PIPE,
@@ -281,7 +282,7 @@ def test_a_process_killed_on_one_of_two_machines_is_started_again_with_all_other
         meeting = ["--rdzv-backend", "c10d", "--rdzv-endpoint", f"{master}:29400", "--rdzv-id", "ferry"]
     env = {"KILLED_RANK": "1", "KILLED_ONCE": str(tmp_path / "killed-once")}
     told = ends(on_both([*script, "--train.checkpoint-steps", "2"], *meeting, "--max-restarts", "2", **env))
-    assert (tmp_path / "killed-once").exists()
+    assert (tmp_path / "killed-once").exists(), told
     assert sum(text.count("resuming from") for text in told.values()) == 1, told
     assert [row["step"] for row in metrics(tmp_path / "two")] == list(range(1, 9)), told
     torch.testing.assert_close(losses(tmp_path / "two"), losses(tmp_path / "one"), rtol=1e-5, atol=0)
