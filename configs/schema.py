@@ -46,6 +46,8 @@ class TrainConfig(Checked):
     """Global batch: all processes and all accumulated parts together."""
     accumulate: Annotated[int, Range(1)] = 1
     """Parts that each process's share of the batch is cut into, to fit in memory."""
+    sync_batchnorm: bool = False
+    """BatchNorm, where the network has it, over the batches of all processes, as one process would; slower."""
     loss: Literal["squared", "pseudo-huber"] = "squared"
     """Of a prediction: the mean squared error, as published; or, for each sample, nearly the root of that, which large
     errors sway less."""

@@ -24,6 +24,7 @@ from datasets.samplers import Split
 from models import build_model, placed
 from pipelines import checkpoint, weights
 from pipelines.batches import Pairs, draw_pairs
+from pipelines.batchnorm import globalize
 from pipelines.ema import follow
 from pipelines.machine import has_bf16, keep_freed_memory, use_cores
 from pipelines.meeting import meet
@@ -62,6 +63,8 @@ class Trainer:
         self._check_batch()
         torch.manual_seed(key(config.seed, "weights"))
         model = placed(build_model(config), config, self.accelerator.device, train=True)
+        if config.train.sync_batchnorm:
+            globalize(model, config.model.kind)
         self.average = copy.deepcopy(model).eval() if config.train.ema else None
         self.bare = model
         self.optimizers = OPTIMIZERS[config.train.optimizer](model, config.train.lr)
