@@ -80,9 +80,9 @@ def test_accumulated_parts_train_like_the_whole_batch(tiny, tmp_path):
     torch.testing.assert_close(losses(tmp_path / "1"), losses(tmp_path / "4"), rtol=1e-5, atol=0)
 
 
-@pytest.mark.parametrize("name", ["fashion2mnist-published", "fashion2mnist"])
-def test_two_processes_train_like_one_beside_the_other_datasets_library(tmp_path, name):
-    """Hugging Face `datasets` shares our folder's name: accelerate must not get ours when it wants theirs."""
+@pytest.fixture
+def other_datasets(tmp_path):
+    """A folder to import from, with something that looks like Hugging Face's `datasets`."""
     other = tmp_path / "site"
     (other / "datasets").mkdir(parents=True)
     (other / "datasets" / "__init__.py").write_text("class Dataset: ...\nclass IterableDataset: ...\n")
@@ -90,7 +90,23 @@ def test_two_processes_train_like_one_beside_the_other_datasets_library(tmp_path
     (other / "datasets-4.0.0.dist-info" / "METADATA").write_text(
         "Metadata-Version: 2.1\nName: datasets\nVersion: 4.0.0\n"
     )
-    env = {**os.environ, "PYTHONPATH": str(other), "PYTHONUTF8": "1"}
+    return other
+
+
+def test_pipelines_are_imported_anywhere_beside_the_other_datasets_library(other_datasets, tmp_path):
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(other_datasets), str(ROOT)])}
+    command = [sys.executable, "-c", "from pipelines import Pipeline; print(Pipeline)"]
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    command[-1] = "import datasets; datasets.Dataset; " + command[-1]
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60)
+    assert "ImportError: flowferry's package datasets: found another library" in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("name", ["fashion2mnist-published", "fashion2mnist"])
+def test_two_processes_train_like_one_beside_the_other_datasets_library(other_datasets, tmp_path, name):
+    """Hugging Face `datasets` shares our folder's name: accelerate must not get ours when it wants theirs."""
+    env = {**os.environ, "PYTHONPATH": str(other_datasets), "PYTHONUTF8": "1"}
     size = ["--model.width", "8"] if name == "fashion2mnist-published" else ["--model.widths", "16", "32"]
     args = ["launch.py", "--pipeline", name, *TINY, *size, "--train.precision", "fp32", "--train.max-steps", "6"]
     one = [sys.executable, *args, "--output-dir", str(tmp_path / "one")]
