@@ -40,6 +40,8 @@ def published(name: str, where: str, load: Callable[[Path, bool], tuple[Any, Any
     root = Path(place.data_root).absolute()
     try:
         images, labels = map(torch.as_tensor, load(root, place.split == "train"))
+    except PermissionError as error:
+        raise UserError(f"{name} in {root} cannot be read: {error}") from error
     except Exception as error:  # whatever a damaged file makes of a loader
         there = (root / where.split()[0]).exists()
         if not there or isinstance(error, URLError | ImportError) or "download" in str(error):

@@ -3,7 +3,6 @@
 import logging
 import math
 from contextlib import suppress
-from pathlib import Path
 
 from safetensors import SafetensorError
 from tqdm import tqdm
@@ -43,25 +42,31 @@ def run(trainer: Trainer) -> int:
             loop(trainer, record, bar)
         if record is not None:
             record.close()
-    except NotFinite as problem:
-        trainer.tell("stopped at %s", problem)
-        return 1
-    except UNWRITABLE as problem:
-        trainer.tell("stopped at step %d: %s; last checkpoint: %s", trainer.step, problem, last_checkpoint(trainer))
-        return 1
-    except RuntimeError as problem:
-        if not trainer.left_alone(problem):
-            raise
-        log.error(
-            "stopped after step %d: another process is gone; last checkpoint: %s",
-            trainer.step,
-            last_checkpoint(trainer),
-        )
-        return 1
+    except (RuntimeError, *UNWRITABLE) as problem:
+        return stopped(trainer, problem)
     finally:
         bar.close()
         if record is not None:
             record.abandon()
+    return ended(trainer)
+
+
+def stopped(trainer: Trainer, problem: Exception) -> int:
+    """Says in one line what ended the run before its time; raises what was not foreseen. Returns the exit code."""
+    step, last = trainer.step, last_checkpoint(trainer)
+    if isinstance(problem, NotFinite):
+        trainer.tell("stopped at %s", problem)
+    elif isinstance(problem, UNWRITABLE):
+        trainer.tell("stopped at step %d: %s; last checkpoint: %s", step, problem, last)
+    elif isinstance(problem, RuntimeError) and trainer.left_alone(problem):
+        log.error("stopped after step %d: another process is gone; last checkpoint: %s", step, last)
+    else:
+        raise problem
+    return 1
+
+
+def ended(trainer: Trainer) -> int:
+    """Says where the run ended. Returns the exit code."""
     if trainer.leaving:
         trainer.tell("asked to leave: saved at step %d; the same command goes on from there", trainer.step)
         return 128 + trainer.leaving
@@ -83,8 +88,8 @@ def begun(trainer: Trainer, *, unfinished: bool) -> Record:
         raise UserError(f"--output-dir: {trainer.folder} cannot be written to ({error.strerror or error})") from error
 
 
-def last_checkpoint(trainer: Trainer) -> Path | None:
-    return next(iter(checkpoint.published(trainer.folder / "checkpoints")), None)
+def last_checkpoint(trainer: Trainer) -> str:
+    return str(next(iter(checkpoint.published(trainer.folder / "checkpoints")), "none"))
 
 
 def dry_run(trainer: Trainer) -> int:

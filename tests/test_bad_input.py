@@ -6,8 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import launch
+from configs.checks import UserError
+from datasets.samplers import Place, published
 
 IMAGES, LABELS = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
 
@@ -95,3 +98,12 @@ def test_a_number_out_of_range_is_refused_before_data_is_looked_for(
     if value != "0":
         line = told(capsys, *train(tmp_path / "nowhere", f"--solver.guidance={value}"))
         assert "guidance" in line and "accepted" in line
+
+
+def test_data_that_may_not_be_read_is_not_called_damaged(tmp_path: Path) -> None:
+    def load(root: Path, train: bool) -> None:
+        raise PermissionError(13, "Permission denied", str(root / "MNIST"))
+
+    (tmp_path / "MNIST").mkdir()
+    with pytest.raises(UserError, match=r"^MNIST in .* cannot be read: .*Permission denied: '[^\n]*MNIST'$"):
+        published("MNIST", "MNIST/raw", load, Place((1, 28, 28), tmp_path, "train", torch.device("cpu")))
