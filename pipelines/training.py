@@ -42,6 +42,7 @@ def run(trainer: Trainer) -> int:
             loop(trainer, record, bar)
         if record is not None:
             record.close()
+        trainer.part()
     except (RuntimeError, *UNWRITABLE) as problem:
         return stopped(trainer, problem)
     finally:

@@ -172,6 +172,7 @@ def test_the_death_of_one_process_ends_all(tmp_path: Path, endless: subprocess.P
     [
         ("pipelines.pipeline:Pipeline.loss", 5),
         ("pipelines.trainer:Trainer.read", 4),
+        ("pipelines.trainer:Trainer.save", 2),
         ("pipelines.checkpoint:save_file", 5),
         ("pipelines.watch:held_out_loss", 1),
     ],
@@ -207,7 +208,7 @@ def test_torchrun_starts_a_killed_process_again_and_ends_as_if_nothing_had_happe
         KILLED_ONCE=str(tmp_path / "killed-once"),
     )
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "killed-once").exists() and done.stderr.count("resuming from") == 1
+    assert (tmp_path / "killed-once").exists() and done.stderr.count("resuming from") == 1, done.stderr
     assert_the_same_run(tmp_path / "whole", tmp_path / "killed", 8)
 
 
