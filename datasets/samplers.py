@@ -1,5 +1,6 @@
 """From a sampler's configuration to the sampler."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -40,15 +41,15 @@ def published(name: str, where: str, load: Callable[[Path, bool], tuple[Any, Any
     root = Path(place.data_root).absolute()
     try:
         images, labels = map(torch.as_tensor, load(root, place.split == "train"))
-    except PermissionError as error:
-        raise UserError(f"{name} in {root} cannot be read: {error}") from error
     except Exception as error:  # whatever a damaged file makes of a loader
-        there = (root / where.split()[0]).exists()
+        there = os.path.exists(root / where.split()[0])  # which, unlike pathlib's, raises nothing
         if not there or isinstance(error, URLError | ImportError) or "download" in str(error):
             raise UserError(
                 f"no {name} in {root} and it could not be downloaded ({error}); "
                 f"name the folder that holds {where} with --data-root, or try --quick, which draws its own data"
             ) from error
+        if isinstance(error, PermissionError):
+            raise UserError(f"{name} in {root} cannot be read: {error}") from error
         raise UserError(
             f"{name} in {root} is damaged ({error!r}); delete {where} to have it downloaded again"
         ) from error

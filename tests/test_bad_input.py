@@ -104,6 +104,6 @@ def test_data_that_may_not_be_read_is_not_called_damaged(tmp_path: Path) -> None
     def load(root: Path, train: bool) -> None:
         raise PermissionError(13, "Permission denied", str(root / "MNIST"))
 
-    (tmp_path / "MNIST").mkdir()
+    (tmp_path / "MNIST" / "raw").mkdir(parents=True)
     with pytest.raises(UserError, match=r"^MNIST in .* cannot be read: .*Permission denied: '[^\n]*MNIST'$"):
         published("MNIST", "MNIST/raw", load, Place((1, 28, 28), tmp_path, "train", torch.device("cpu")))
