@@ -59,7 +59,7 @@ PIPELINES: dict[str, Config] = {
         Config(
             name="fashion2mnist-labels",
             summary="garment class k becomes digit k",
-            source=FashionMnistConfig(augment=AugmentConfig(mirrored=True, hidden=7, shifted=2)),
+            source=FashionMnistConfig(augment=AugmentConfig(mirrored=True)),
             target=MnistConfig(),
             model=PatchUNetConfig(widths=(48, 160)),  # which also has to tell the garments apart
             coupling="label-ot",
