@@ -52,12 +52,11 @@ def everywhere(mean: Tensor) -> Tensor:
 
 def globalize(network: nn.Module, kind: str) -> None:
     """Puts a GlobalBatchNorm in the place of each BatchNorm2d, with its tensors. Raises UserError if there is none."""
-    found = [(parent, name) for parent in network.modules() for name in parent._modules]
-    found = [(parent, name) for parent, name in found if type(getattr(parent, name)) is nn.BatchNorm2d]
+    children = [(parent, name, child) for parent in network.modules() for name, child in parent.named_children()]
+    found = [(parent, name, child) for parent, name, child in children if type(child) is nn.BatchNorm2d]
     if not found:
         raise UserError(f"--train.sync-batchnorm: found the network {kind}, accepted are those that have BatchNorm")
-    for parent, name in found:
-        old = getattr(parent, name)
+    for parent, name, old in found:
         new = GlobalBatchNorm(old.num_features, eps=old.eps, momentum=old.momentum)
         new.load_state_dict(old.state_dict())
         setattr(parent, name, new.to(old.weight.device))

@@ -187,7 +187,7 @@ class Trainer:
             log.info(message, *values)
 
     def part(self) -> None:
-        """Takes leave of the other processes, in order: with the group's threads alive, an exit can end in a crash."""
+        """Takes down what joins the processes, as torch asks for before they end."""
         self.accelerator.end_training()
 
     @property
