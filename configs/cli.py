@@ -81,7 +81,7 @@ class SampleOptions(UseOptions):
     count: Annotated[int | None, Range(1)] = None
     """How many images; None: 64, or per-label for each of the labels."""
     labels: str | None = None
-    """Classes to ask for, such as 7 or 0-9 or 1,3,5; None: all of them in turn."""
+    """Classes to ask for, such as 7 or 0-9 or 1,3,5; None: all of them in turn, or what the pipeline reads itself."""
     per_label: Annotated[int, Range(1)] = 4
     """Images of each label."""
     seed: int = 0
@@ -111,7 +111,7 @@ class TranslateOptions(UseOptions):
     overwrite: bool = False
     """Translate everything again; otherwise what the manifest of the output folder lists is not done twice."""
     labels: int | None = None
-    """The class to ask for, for class-conditioned pipelines."""
+    """The class to ask for, for class-conditioned pipelines; None: not told, or what the pipeline reads itself."""
     reverse: bool = False
     """From target back to source."""
     sheet: bool = False

@@ -61,11 +61,13 @@ PIPELINES: dict[str, Config] = {
             summary="garment class k becomes digit k",
             source=FashionMnistConfig(augment=AugmentConfig(mirrored=True)),
             target=MnistConfig(),
-            model=PatchUNetConfig(widths=(48, 160)),  # which also has to tell the garments apart
+            model=PatchUNetConfig(),
+            classes=10,
+            read_labels=True,
             coupling="label-ot",
             coupling_batches=8,
             solver=NEAR_SOURCE,
-            train=replace(FROM_IMAGES, time_power=5.0, source_noise=0.1),
+            train=FROM_IMAGES,
         ),
         Config(
             name="fashion2mnist-published",

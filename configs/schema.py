@@ -109,6 +109,9 @@ class Config(Checked):
     """Of one sample: (channels, height, width), or (2,) in the plane."""
     classes: Annotated[int, Range(0)] = 0
     """Target classes the network is told of; 0: it is told nothing. The null label is this number."""
+    read_labels: bool = False
+    """Where no class is asked for, a classifier of the source, kept with the weights, reads it off the sample: class k
+    of the source asks for class k of the target."""
     path: Literal["linear", "cosine", "ddpm", "one-step"] = "linear"
     """x_t between source and target: (1−t)·x0 + t·x1; cos(πt/2)·x0 + sin(πt/2)·x1; DDPM's √(1−ᾱ)·x0 + √ᾱ·x1 at
     T = 300 noise levels; or x0 alone, from where one step leads to x1."""
@@ -130,11 +133,18 @@ class Config(Checked):
         super().__post_init__()
         if not re.fullmatch(r"\w[\w .+-]*", self.name):  # it becomes a folder's
             raise UserError(f"name: found {self.name!r}, accepted are letters, digits, spaces and . + - _")
+        if self.read_labels and not self.classes:
+            raise UserError("read_labels: found 0 classes, accepted are as many as the source and the target have")
         if self.solver.name == "ancestral" and self.source != GaussianConfig():
             raise UserError(f"solver ancestral: found the source {self.source.kind}, accepted is unit Gaussian noise")
         made_of_the_target = isinstance(self.source, NoisyConfig)
         if self.coupling == "given" and not made_of_the_target and augment_of(self.source) != augment_of(self.target):
             raise UserError("coupling given: source and target are augmented differently, accepted is alike")
+
+    @property
+    def asked_classes(self) -> int:
+        """Classes that whoever uses the pipeline is to ask for: none where it reads them off the source."""
+        return 0 if self.read_labels else self.classes
 
     @property
     def drawn(self) -> bool:

@@ -151,6 +151,11 @@ def build_samplers(config: Config, *, data_root: Path, split: Split, device: tor
     source = build_source(config, **place, target=target)
     if config.classes and target.classes != config.classes:
         raise UserError(f"{config.target.kind} has {target.classes} classes, the pipeline has {config.classes}")
+    if config.read_labels and source.classes != config.classes:
+        raise UserError(
+            f"read_labels: {config.source.kind} has {source.classes} classes, accepted are as many as the pipeline's "
+            f"{config.classes}"
+        )
     if config.coupling == "given" and source.size != target.size:
         raise UserError(
             f"coupling given: found {source.size} samples of {config.source.kind} and {target.size} of "

@@ -125,7 +125,7 @@ def train_classifier(
 
 @torch.no_grad()
 def seen(classifier: Classifier, images: Tensor) -> tuple[Tensor, Tensor]:
-    """Features [B, 96] and class probabilities [B, classes] of `images` [B, C, H, W] in [-1, 1]."""
+    """Features [B, 96] and class probabilities [B, classes] of `images` [B, C, H, W] in [-1, 1], 500 at a time."""
     classifier.eval()
     features = torch.cat([classifier.features(part) for part in images.split(500)])
     return features, classifier.head(features).softmax(dim=1)

@@ -147,12 +147,15 @@ class Evaluation:
                 if self.config.coupling in ("label", "label-ot", "given"):
                     kept["same label"] = share(found == labels)
                     chance["same label"] = share(found[order] == labels)
+                if (read := self.pipeline.read(x0)) is not None:
+                    kept["label read"] = share(read == labels)
+                    chance["label read"] = share(read[order] == labels)
             if asked is not None:
                 wanted = asked.to(found.device)
                 kept["asked class"] = share(found == wanted)
                 chance["asked class"] = share(found[order] == wanted)
         if self.config.solver.name != "ancestral" and self.config.path != "one-step":
-            told = None if asked is None else asked[:BACK]
+            told = self.pipeline.read(x0[:BACK]) if asked is None else asked[:BACK]
             back = self.pipeline.invert(x1[:BACK], told, batch_size=self.options.batch_size)
             kept["round trip"] = rms(back - x0[:BACK])
             chance["round trip"] = rms(x0[order][:BACK] - x0[:BACK])

@@ -51,7 +51,7 @@ def push(folder: Path, name: str, *, private: bool, token: str | None) -> str:
 
 def card(config: Config, results: Mapping[str, float], name: str) -> str:
     """A model card: what it is, how to use it, how it was made, and what was measured of it."""
-    noise, labelled = config.source.kind == "gaussian", bool(config.classes)
+    noise, labelled = config.source.kind == "gaussian", bool(config.asked_classes)
     data = ModelCardData(
         library_name="flowferry",
         pipeline_tag="unconditional-image-generation" if noise else "image-to-image",

@@ -63,8 +63,9 @@ class Questions:
 
     @cached_property
     def asked(self) -> Tensor | None:
-        """The classes in turn, of a pipeline that is told them."""
-        return torch.arange(self.count) % self.config.classes if self.config.classes else None
+        """The classes in turn, of a pipeline that is to be told them."""
+        classes = self.config.asked_classes
+        return torch.arange(self.count) % classes if classes else None
 
     def answers(self, pipeline: Pipeline) -> Tensor:
         """[count, *shape]"""

@@ -15,24 +15,29 @@ from datasets import build_source
 from datasets.keyed import key, normal_rows
 from models import build_model, placed
 from pipelines import hub, weights
+from pipelines.classifier import Classifier, halved, seen
 from pipelines.guidance import guide
 from pipelines.losses import LOSSES
 from pipelines.paths import PATHS, PREDICTIONS
 from pipelines.solvers import SOLVERS, Velocity, time_grid, trajectory
+
+READER = "reader."  # what the names of its tensors begin with, beside the network's
 
 
 class Pipeline:
     """Carries samples from `config.source` (t = 0) to `config.target` (t = 1).
 
     model(xt, t, label) predicts what `config.prediction` says; without one, a freshly initialised network is made.
+    reader: where `config.read_labels`, the classifier that tells what is not asked for; likewise.
     Raises UserError where path, prediction and solver do not go together.
     """
 
-    def __init__(self, config: Config, model: nn.Module | None = None) -> None:
+    def __init__(self, config: Config, model: nn.Module | None = None, reader: Classifier | None = None) -> None:
         self.config = config
         self.path, self.prediction = PATHS[config.path], PREDICTIONS[config.prediction]
         self._check()
         self.model = build_model(config) if model is None else model
+        self.reader = build_reader(config) if reader is None else reader
 
     def loss(self, x0: Tensor, x1: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
         """E‖model(x_t, t, label) − what it is to predict‖² over samples and elements, or another of `LOSSES`.
@@ -53,7 +58,7 @@ class Pipeline:
         """The same pipeline with another solver, number of steps or guidance weight w; None leaves it as it is."""
         asked = {"name": solver, "steps": steps, "guidance": guidance}
         changes: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
-        return Pipeline(replace(self.config, solver=replace(self.config.solver, **changes)), self.model)
+        return Pipeline(replace(self.config, solver=replace(self.config.solver, **changes)), self.model, self.reader)
 
     def sample(
         self,
@@ -69,7 +74,7 @@ class Pipeline:
     ) -> Tensor:
         """`count` new target samples [count, *shape] in [-1, 1], from source samples that `seed` draws.
 
-        labels: int64 [count], for class-conditioned pipelines; None leaves them untold. guidance, steps and
+        labels: int64 [count], for class-conditioned pipelines; None as for `translate`. guidance, steps and
         solver as in `using`. A source of images is read from `data_root`: its test split.
         """
         config, root = self.config, Path(data_root)
@@ -92,8 +97,9 @@ class Pipeline:
     ) -> Tensor:
         """Source samples [B, *shape] in [-1, 1] -> target samples, by integrating dx/dt = v from t = 0 to 1.
 
-        labels: of the target, int64 [B]; guidance, steps and solver as in `using`. The result is on the
-        pipeline's device; images, but not recovered noise, are clipped to [-1, 1]. reverse: see `invert`.
+        labels: of the target, int64 [B]; None leaves them untold, or to the reader where there is one. guidance,
+        steps and solver as in `using`. The result is on the pipeline's device; images, but not recovered noise, are
+        clipped to [-1, 1]. reverse: see `invert`.
         seed: of the noise that the ancestral solver adds, which for sample i is a function of (seed, i).
         Raises UserError for samples of another shape and for labels that are not classes of this pipeline.
         """
@@ -102,7 +108,8 @@ class Pipeline:
             raise UserError(f"samples of shape {tuple(images.shape)}: accepted is (B, {', '.join(map(str, shape))})")
         if batch_size < 1:
             raise UserError(f"batch_size: found {batch_size}, accepted is a number ≥ 1")
-        labels = self.checked_labels(labels, len(images))
+        if labels is not None:
+            labels = self.checked_labels(labels, len(images))
         pipeline = self.using(solver=solver, steps=steps, guidance=guidance)
         parts = [images.to(self.device)[:0]]
         for start in range(0, len(images), batch_size):
@@ -116,7 +123,7 @@ class Pipeline:
         return result if end_is_noise or len(shape) < 3 else result.clamp(-1, 1)
 
     def invert(self, samples: Tensor, labels: Tensor | None = None, **options: Any) -> Tensor:
-        """Target samples -> source samples: the same ODE from t = 1 to 0. Options as for `translate`."""
+        """Target samples -> source samples: the same ODE from t = 1 to 0. Options as for `translate`; none are read."""
         return self.translate(samples, labels, reverse=True, **options)
 
     def trajectory(
@@ -131,10 +138,16 @@ class Pipeline:
         self.check_direction(reverse=reverse)
         grid = time_grid(solver.steps, power=solver.grid_power, device=self.device, reverse=reverse)
         self.model.eval()
+        if labels is None and not reverse:
+            labels = self.read(x)
         # no_grad around each evaluation, not around the loop: a generator would leave it on for its caller.
         v = torch.no_grad()(self.velocity(len(x), labels))
         step = SOLVERS[solver.name].step(self.path, normal_rows(seed, range(first, first + len(x))))
         return trajectory(step, v, x.to(self.device), grid)
+
+    def read(self, samples: Tensor) -> Tensor | None:
+        """The classes int64 [B] that the reader takes source samples [B, *shape] for; None without a reader."""
+        return None if self.reader is None else seen(self.reader, samples.to(self.device))[1].argmax(dim=1)
 
     def check_direction(self, *, reverse: bool) -> None:
         """Raises UserError where the solver knows one direction only."""
@@ -202,7 +215,10 @@ class Pipeline:
 
     def save_pretrained(self, folder: Path | str, *, step: int = 0) -> None:
         """Writes `config.json` and `model.safetensors` with metadata that describes itself into `folder`."""
-        weights.save(Path(folder), self.config, self.model.state_dict(), step=step)
+        tensors = self.model.state_dict()
+        if self.reader is not None:
+            tensors |= halved(self.reader.state_dict(prefix=READER))
+        weights.save(Path(folder), self.config, tensors, step=step)
 
     def push_to_hub(
         self,
@@ -229,11 +245,19 @@ class Pipeline:
         weights, or where they do not fit the configuration beside them.
         """
         config, tensors = weights.load(hub.local(folder))
-        with torch.device("meta"):  # no memory is taken before the weights are known to fit
-            model = build_model(config)
-        pipeline = cls(config, model)
-        weights.load_strictly(pipeline.model, tensors, what=str(folder))
         if device is None:
             device = torch.accelerator.current_accelerator(check_available=True) or "cpu"
+        with torch.device("meta"):  # no memory is taken before the weights are known to fit
+            pipeline = cls(config)
+        if pipeline.reader is not None:
+            own = {name.removeprefix(READER): tensors.pop(name) for name in list(tensors) if name.startswith(READER)}
+            weights.load_strictly(pipeline.reader, own, what=f"{folder} (the reader's)")
+            pipeline.reader.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+        weights.load_strictly(pipeline.model, tensors, what=str(folder))
         placed(pipeline.model, config, device).eval()
         return pipeline
+
+
+def build_reader(config: Config) -> Classifier | None:
+    """A freshly initialised classifier of the source, for a pipeline that reads its labels."""
+    return Classifier(channels=config.shape[0], classes=config.classes) if config.read_labels else None

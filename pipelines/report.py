@@ -130,7 +130,7 @@ class Report:
 
     def translated_folder(self) -> str:
         """Test images as files, and what the verb `translate` makes of them."""
-        if self.run.config.source.kind in ("gaussian", "noisy") or self.run.config.classes:
+        if self.run.config.source.kind in ("gaussian", "noisy") or self.run.config.asked_classes:
             return ""  # noise fits no image file: it leaves [0, 1]
         given, result = self.out / "input", self.out / "translated"
         given.mkdir(exist_ok=True)
@@ -169,7 +169,7 @@ class Report:
         return f"## The mean image\n\n![mean image](mean.png)\n\n{table(heading, figures.items())}"
 
     def asked_classes(self) -> str:
-        if not self.run.config.classes:
+        if not self.run.config.asked_classes:
             return ""
         rows = [(f"{w:g}", f"{share:.1%}") for w, share in self.accuracies(self.run)]
         count = self.options.per_label * self.run.config.classes
@@ -219,7 +219,7 @@ class Report:
         shown = [drawing(run.config).pictures(run.pipeline, *run.test, run.when) for run in (other, self.run)]
         self.save("beside", sheets.stacked([next(iter(pictures.values())) for pictures in shown]))
         heading = ["run", "epochs", "training minutes", "held-out loss", "last step's weights"]
-        heading += [f"asked class, w = {w:g}" for w in GUIDANCE if self.run.config.classes]
+        heading += [f"asked class, w = {w:g}" for w in GUIDANCE if self.run.config.asked_classes]
         rows = [self.compared(run) for run in (other, self.run)]
         return f"## Beside {other_folder.name}\n\n![beside](beside.png)\n\n{table(heading, rows)}"
 
@@ -227,8 +227,9 @@ class Report:
         last = run.last_weights()
         row = [run.folder.name, f"{run.epochs:.3g}", f"{run.minutes:.1f}"]
         row += [f"{held_out_loss(p, *run.test):.4f}" if p else "" for p in (run.pipeline, last)]
-        if self.run.config.classes:
-            row += [f"{share:.1%}" for _, share in self.accuracies(run)] if run.config.classes else [""] * len(GUIDANCE)
+        if self.run.config.asked_classes:
+            asks = run.config.asked_classes
+            row += [f"{share:.1%}" for _, share in self.accuracies(run)] if asks else [""] * len(GUIDANCE)
         return row
 
     def note(self) -> str:

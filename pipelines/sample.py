@@ -8,6 +8,7 @@ import torch
 
 from configs.checks import UserError
 from configs.cli import SampleOptions
+from configs.schema import Config
 from datasets.pixels import to_pil
 from pipelines import weights
 from pipelines.pipeline import Pipeline
@@ -21,7 +22,7 @@ def run(options: SampleOptions, folder: Path) -> int:
     pipeline = Pipeline.from_pretrained(folder).using(
         solver=options.solver, steps=options.steps, guidance=options.guidance
     )
-    labels = asked_labels(options, pipeline.config.classes)
+    labels = asked_labels(options, pipeline.config)
     count = (options.count or 64) if labels is None else len(labels)
     images = pipeline.sample(
         count, labels, seed=options.seed, batch_size=options.batch_size, data_root=options.data_root
@@ -42,13 +43,14 @@ def run(options: SampleOptions, folder: Path) -> int:
     return 0
 
 
-def asked_labels(options: SampleOptions, classes: int) -> torch.Tensor | None:
-    """int64 [count]: `--count` of the labels in turn, or `--per-label` of each; None without classes."""
-    if not classes:
-        if options.labels is not None:
-            raise UserError(f"--labels: found {options.labels!r}, but {options.pipeline} knows no classes")
+def asked_labels(options: SampleOptions, config: Config) -> torch.Tensor | None:
+    """int64 [count]: `--count` of the labels in turn, or `--per-label` of each; None where none are to be asked for."""
+    if options.labels is not None and not config.classes:
+        raise UserError(f"--labels: found {options.labels!r}, but {options.pipeline} knows no classes")
+    if options.labels is None and not config.asked_classes:
         return None
-    asked = torch.tensor(list(range(classes)) if options.labels is None else parse_labels(options.labels, classes))
+    every = list(range(config.classes))
+    asked = torch.tensor(every if options.labels is None else parse_labels(options.labels, config.classes))
     count = options.count or len(asked) * options.per_label
     return asked.repeat(-(-count // len(asked)))[:count]
 

@@ -61,13 +61,13 @@ def shown_sources(pipeline: Pipeline, source: Sampler, count: int) -> tuple[Tens
     """Source samples, and the classes in turn, that depend on the configuration's seed alone."""
     config = pipeline.config
     x0 = source.draw(count, seed=key(config.seed, "sheet"), step=0).samples
-    return x0, torch.arange(count) % config.classes if config.classes else None
+    return x0, torch.arange(count) % config.asked_classes if config.asked_classes else None
 
 
 def samples_sheet(pipeline: Pipeline, source: Sampler, when: str, *, count: int = 48) -> Image.Image:
     """What becomes of the same source samples: PER_CLASS of each class, or `count`, in rows."""
-    config = pipeline.config
-    across, number = (config.classes, config.classes * PER_CLASS) if config.classes else (16, count)
+    config, classes = pipeline.config, pipeline.config.asked_classes
+    across, number = (classes, classes * PER_CLASS) if classes else (16, count)
     x0, labels = shown_sources(pipeline, source, number)
     x1 = pipeline.translate(x0, labels, seed=config.seed)
     shown: list[Row] = []
@@ -76,7 +76,7 @@ def samples_sheet(pipeline: Pipeline, source: Sampler, when: str, *, count: int 
             shown.append(("", after))
         else:
             shown += [("source", before), ("result", after)]
-    columns = [str(label) for label in range(config.classes)]
+    columns = [str(label) for label in range(classes)]
     return sheet(shown, caption(config, when, how(pipeline)), columns=columns)
 
 

@@ -25,6 +25,7 @@ from models import build_model, placed
 from pipelines import checkpoint, weights
 from pipelines.batches import Pairs, draw_pairs
 from pipelines.batchnorm import globalize
+from pipelines.classifier import Classifier, trained_classifier
 from pipelines.ema import follow
 from pipelines.machine import has_bf16, keep_freed_memory, use_cores
 from pipelines.meeting import meet
@@ -69,10 +70,11 @@ class Trainer:
         self.bare = model
         self.optimizers = OPTIMIZERS[config.train.optimizer](model, config.train.lr)
         self.model, *self.prepared_optimizers = self.accelerator.prepare(model, *self.optimizers)
-        self.pipeline = Pipeline(config, self.model)
-        self.shown = Pipeline(config, self.bare if self.average is None else self.average)
-        test = (self.test_source, self.test_target)
         classifiers = folder.parent / "classifiers"
+        reader = self._reader(data_root, classifiers) if config.read_labels else None
+        self.pipeline = Pipeline(config, self.model, reader)
+        self.shown = Pipeline(config, self.bare if self.average is None else self.average, reader)
+        test = (self.test_source, self.test_target)
         self.watch = Watch(config=config, target=self.target, test=test, data_root=data_root, folder=classifiers)
         self.steps_per_epoch = math.ceil((self.target.size or config.train.epoch_size) / config.train.batch_size)
         self.total = self.steps_per_epoch * config.train.epochs
@@ -246,6 +248,14 @@ class Trainer:
         config, device = self.config, self.accelerator.device
         with self.accelerator.main_process_first(), self.accelerator.local_main_process_first():
             return build_samplers(config, data_root=data_root, split=split, device=device)
+
+    def _reader(self, data_root: Path, folder: Path) -> Classifier:
+        """Of the source's classes: one from `folder`, one that comes along, or one that the main process trains now."""
+        config, device = self.config, self.accelerator.device
+        with self.accelerator.main_process_first(), self.accelerator.local_main_process_first():
+            judge = trained_classifier(config.source, config.shape, data_root=data_root, folder=folder, device=device)
+        self.tell("labels are read by a classifier of %s, right on %.2f %%", config.source.kind, 100 * judge.accuracy)
+        return judge.classifier
 
     def _check_batch(self) -> None:
         parts = self.accelerator.num_processes * self.train.accumulate

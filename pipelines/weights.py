@@ -49,6 +49,7 @@ def metadata(config: Config, step: int) -> dict[str, str]:
         "shape": json.dumps(config.shape),
         "channels": str(config.shape[0]),
         "classes": str(config.classes),
+        "reads_labels": json.dumps(config.read_labels),
         "step": str(step),
     }
 
