@@ -33,6 +33,7 @@ def run(trainer: Trainer) -> int:
     unshown = to_be_shown(trainer)
     if trainer.progress >= 1 and not unshown:
         trainer.tell("%s is trained to step %d; --train.epochs or --train.minutes go on", trainer.folder, trainer.step)
+        trainer.part()
         return 0
     trainer.stop.install()
     record = begun(trainer, unfinished=unshown) if trainer.main else None

@@ -1,13 +1,18 @@
 """Quality against minutes: the Fréchet distance of several pipelines while they train. Asserts nothing.
 
-Each trains in a process of its own, all of the machine for one after the other, or, with --at-once, all of them
-side by side with an equal share of the cores. Minutes are of training alone.
+Each is a name with options of `train` behind it, and trains in a process of its own: one after the other with all of
+the machine, or --jobs side by side with an equal share of the cores. Minutes are of training alone. The same command
+again goes on where it was stopped.
 """
 
 import argparse
 import os
+import re
+import shlex
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # ahead of any other `datasets`
@@ -15,7 +20,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # ahead of any oth
 from matplotlib.axes import Axes
 
 from configs.cli import data_root
-from configs.presets import PIPELINES
 from pipelines.figures import figure
 from pipelines.machine import described
 from pipelines.record import read_metrics
@@ -25,21 +29,22 @@ Curve = list[tuple[float, float]]
 """(minutes of training, Fréchet distance)"""
 
 
-def training(name: str, options: argparse.Namespace, threads: int) -> subprocess.Popen[bytes]:
-    train = {"minutes": options.minutes, "eval-samples": options.count, "threads": threads}
-    train["show-epochs"] = options.every
-    told = [f"--train.{field}={value:g}" for field, value in train.items()]
-    command = [sys.executable, str(LAUNCH), "train", "--pipeline", name, *told]
-    folder: Path = options.output / name
+def folder_of(told: str, output: Path) -> Path:
+    return output / re.sub(r"[^\w.=-]+", " ", told)
+
+
+def train(told: str, options: argparse.Namespace) -> None:
+    """Trains "NAME --option value …" to its end."""
+    threads = max(1, (os.cpu_count() or 1) // options.jobs) if options.jobs > 1 else 0
+    ours = {"minutes": options.minutes, "eval-samples": options.count, "threads": threads, "show-epochs": options.every}
+    folder = folder_of(told, options.output)
+    command = [sys.executable, str(LAUNCH), "train", "--pipeline", *shlex.split(told)]
+    command += [f"--train.{field}={value:g}" for field, value in ours.items()]
     command += ["--data-root", str(options.data_root), "--output-dir", str(folder)]
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "log").open("ab") as log:
-        return subprocess.Popen(command, stdout=log, stderr=log)
-
-
-def finished(process: subprocess.Popen[bytes], name: str) -> None:
-    if process.wait():
-        sys.exit(f"{name} ended with exit code {process.returncode}: see {name}/log in the output folder")
+        if code := subprocess.run(command, stdout=log, stderr=log).returncode:
+            sys.exit(f"{told} ended with exit code {code}: see {folder / 'log'}")
 
 
 def curve(folder: Path) -> Curve:
@@ -55,28 +60,27 @@ def reached(points: Curve, distance: float) -> float | None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--pipelines", nargs="+", default=["fashion2mnist-published", "fashion2mnist"], choices=PIPELINES
+        "--pipelines",
+        nargs="+",
+        default=["fashion2mnist-published", "fashion2mnist"],
+        metavar="'NAME [OPTION …]'",
+        help="what is compared; minutes that reach the first one's best are told",
     )
     parser.add_argument("--minutes", type=float, default=30.0, help="of training, each")
     parser.add_argument("--count", type=int, default=2000, help="test samples of each measurement")
     parser.add_argument("--every", type=int, default=3, help="epochs between measurements")
-    parser.add_argument("--at-once", action="store_true", help="side by side, each with its share of the cores")
+    parser.add_argument(
+        "--jobs", type=int, default=1, help="how many train at a time, each with its share of the cores"
+    )
     parser.add_argument("--output", type=Path, default=Path("runs/quality"))
     parser.add_argument("--data-root", type=Path, default=data_root())
     options = parser.parse_args()
-    names = options.pipelines
-    if options.at_once:
-        share = max(1, (os.cpu_count() or 1) // len(names))
-        for name, process in [(name, training(name, options, share)) for name in names]:
-            finished(process, name)
-    else:
-        for name in names:
-            finished(training(name, options, 0), name)
-    how = f"at once, {share} threads each" if options.at_once else "one after the other"
-    tell({name: curve(options.output / name) for name in names}, how, options)
+    with ThreadPoolExecutor(options.jobs) as pool:
+        list(pool.map(partial(train, options=options), options.pipelines))
+    tell({told: curve(folder_of(told, options.output)) for told in options.pipelines}, options)
 
 
-def tell(curves: dict[str, Curve], how: str, options: argparse.Namespace) -> None:
+def tell(curves: dict[str, Curve], options: argparse.Namespace) -> None:
     """Prints each curve, and when it reaches the best of the first one; draws them into quality.png."""
 
     def draw(axes: Axes) -> None:
@@ -86,6 +90,7 @@ def tell(curves: dict[str, Curve], how: str, options: argparse.Namespace) -> Non
         axes.grid(alpha=0.3, which="both")
         axes.legend()
 
+    how = f"{options.jobs} at a time" if options.jobs > 1 else "one after the other"
     title = f"{options.count:,} test samples · {described()} · {how}"
     figure(draw, title).save(options.output / "quality.png")
     print(title)
