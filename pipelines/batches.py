@@ -1,5 +1,6 @@
 """What a training step sees: a function of (seed, step), drawn for the global batch."""
 
+import math
 from collections.abc import Hashable
 from functools import lru_cache
 from typing import Any, NamedTuple, cast
@@ -7,7 +8,7 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor
 
-from configs.schema import Config
+from configs.schema import Config, TrainConfig
 from datasets import Batch, Sampler
 from datasets.keyed import generator
 from pipelines.couplings import COUPLINGS, Pairing
@@ -27,6 +28,11 @@ class Pairs(NamedTuple):
         size = len(self.t) // of
         rows = slice(index * size, (index + 1) * size)
         return Pairs(*(None if part is None else part[rows] for part in self))  # type: ignore[arg-type]
+
+
+def steps_per_epoch(train: TrainConfig, target: Sampler) -> int:
+    """Batches that one pass over the target takes, the last of them filled up from the next."""
+    return math.ceil((target.size or train.epoch_size) / train.batch_size)
 
 
 def rows(batch: Batch, index: int, count: int) -> Batch:

@@ -16,7 +16,7 @@ from datasets.pixels import to_pil
 from pipelines import denoising, machine, sheets, translate, weights
 from pipelines.classifier import Judge, accuracy, trained_classifier
 from pipelines.figures import ERROR, OF, loss_curve
-from pipelines.measures import HELD_OUT, asked_share, held_out_loss
+from pipelines.measures import HELD_OUT, asked_share
 from pipelines.notes import BESIDE, NOTES
 from pipelines.pictures import drawing
 from pipelines.runs import Run
@@ -94,10 +94,9 @@ class Report:
         if not self.run.rows:
             return "No metrics.jsonl lies beside these weights, so that there is no loss curve."
         self.save("loss", loss_curve(self.run.config, self.run.rows, self.run.when))
-        averaged = held_out_loss(self.run.pipeline, *self.run.test)
+        averaged, last = self.run.held_out
         text = f"## Loss\n\n![loss](loss.png)\n\nHeld out, {HELD_OUT} test samples: {averaged:.4f} with the averaged "
-        last = self.run.last_weights()
-        told = f", {held_out_loss(last, *self.run.test):.4f} with the last step's." if last else "."
+        told = "." if last is None else f", {last:.4f} with the last step's."
         return f"{text}weights{told}"
 
     def progress(self) -> str:
@@ -111,10 +110,9 @@ class Report:
         return "## On the way\n\n" + "\n\n".join(told) if told else ""
 
     def results(self) -> str:
-        pictures = drawing(self.run.config).pictures(self.run.pipeline, *self.run.test, self.run.when)
-        for name, picture in pictures.items():
+        for name, picture in self.run.pictures.items():
             self.save(name, picture)
-        return "## Results\n\n" + "\n\n".join(f"![{name}]({name}.png)" for name in pictures)
+        return "## Results\n\n" + "\n\n".join(f"![{name}]({name}.png)" for name in self.run.pictures)
 
     def grid(self) -> str:
         """More samples than training shows, where there are no classes to sort them by."""
@@ -216,17 +214,15 @@ class Report:
         if not (other_folder / "model").is_dir():
             return f"## Beside {other_folder.name}\n\nNot shown: {other_folder.name} has not been trained here."
         other = Run.load(other_folder, self.options.data_root)
-        shown = [drawing(run.config).pictures(run.pipeline, *run.test, run.when) for run in (other, self.run)]
-        self.save("beside", sheets.stacked([next(iter(pictures.values())) for pictures in shown]))
+        self.save("beside", sheets.stacked([next(iter(run.pictures.values())) for run in (other, self.run)]))
         heading = ["run", "epochs", "training minutes", "held-out loss", "last step's weights"]
         heading += [f"asked class, w = {w:g}" for w in GUIDANCE if self.run.config.asked_classes]
         rows = [self.compared(run) for run in (other, self.run)]
         return f"## Beside {other_folder.name}\n\n![beside](beside.png)\n\n{table(heading, rows)}"
 
     def compared(self, run: Run) -> list[str]:
-        last = run.last_weights()
         row = [run.folder.name, f"{run.epochs:.3g}", f"{run.minutes:.1f}"]
-        row += [f"{held_out_loss(p, *run.test):.4f}" if p else "" for p in (run.pipeline, last)]
+        row += ["" if loss is None else f"{loss:.4f}" for loss in run.held_out]
         if self.run.config.asked_classes:
             asks = run.config.asked_classes
             row += [f"{share:.1%}" for _, share in self.accuracies(run)] if asks else [""] * len(GUIDANCE)

@@ -1,11 +1,17 @@
 """What a run left in its folder, read back."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+
+from PIL import Image
 
 from configs.schema import Config
 from datasets import Sampler, build_samplers
 from pipelines import checkpoint, weights
+from pipelines.batches import steps_per_epoch
+from pipelines.measures import held_out_loss
+from pipelines.pictures import drawing
 from pipelines.pipeline import Pipeline
 from pipelines.record import read_metrics
 
@@ -36,8 +42,7 @@ class Run:
 
     @property
     def steps_per_epoch(self) -> int:
-        size = self.train[1].size or self.config.train.epoch_size
-        return -(-size // self.config.train.batch_size)
+        return steps_per_epoch(self.config.train, self.train[1])
 
     @property
     def step(self) -> int:
@@ -61,6 +66,17 @@ class Run:
     @property
     def when(self) -> str:
         return f"epoch {self.epochs:.3g}, step {self.step}"
+
+    @cached_property
+    def pictures(self) -> dict[str, Image.Image]:
+        """By name, as training draws them."""
+        return drawing(self.config).pictures(self.pipeline, *self.test, self.when)
+
+    @cached_property
+    def held_out(self) -> tuple[float, float | None]:
+        """The held-out loss with these weights, and with those of the last step if they were kept."""
+        last = self.last_weights()
+        return held_out_loss(self.pipeline, *self.test), held_out_loss(last, *self.test) if last else None
 
     def last_weights(self) -> Pipeline | None:
         """With the weights of the last step, not their average; None where no whole checkpoint was kept."""

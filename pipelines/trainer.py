@@ -2,7 +2,6 @@
 
 import copy
 import logging
-import math
 import os
 import time
 from contextlib import nullcontext
@@ -23,7 +22,7 @@ from datasets.keyed import key
 from datasets.samplers import Split
 from models import build_model, placed
 from pipelines import checkpoint, weights
-from pipelines.batches import Pairs, draw_pairs
+from pipelines.batches import Pairs, draw_pairs, steps_per_epoch
 from pipelines.batchnorm import globalize
 from pipelines.classifier import Classifier, trained_classifier
 from pipelines.ema import follow
@@ -76,7 +75,7 @@ class Trainer:
         self.shown = Pipeline(config, self.bare if self.average is None else self.average, reader)
         test = (self.test_source, self.test_target)
         self.watch = Watch(config=config, target=self.target, test=test, data_root=data_root, folder=classifiers)
-        self.steps_per_epoch = math.ceil((self.target.size or config.train.epoch_size) / config.train.batch_size)
+        self.steps_per_epoch = steps_per_epoch(config.train, self.target)
         self.total = self.steps_per_epoch * config.train.epochs
         if config.train.max_steps:
             self.total = min(self.total, config.train.max_steps)
