@@ -33,6 +33,9 @@ def changes(before: dict[str, Any], after: dict[str, Any], prefix: str = "") -> 
         if isinstance(value, dict):
             words += changes(before[name], value, f"{prefix}{name}.")
         elif value != before[name]:
-            values = value if isinstance(value, tuple) else (value,)
-            words += [f"--{prefix}{name.replace('_', '-')}", *map(str, values)]
+            option = name.replace("_", "-")
+            if isinstance(value, bool):
+                words.append(f"--{prefix}{option}" if value else f"--{prefix}no-{option}")
+            else:
+                words += [f"--{prefix}{option}", *map(str, value if isinstance(value, tuple) else (value,))]
     return words

@@ -6,7 +6,7 @@ the dataclass is made. Nothing here knows torch, so that `--help` answers at onc
 
 import json
 import re
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -169,6 +169,14 @@ class Config(Checked):
 def augment_of(part: SamplerConfig) -> AugmentConfig:
     """How its training images are changed at random; not at all where the kind has no such option."""
     return getattr(part, "augment", AugmentConfig())
+
+
+def as_it_is(config: Config) -> Config:
+    """The same with its training images not augmented."""
+    parts = {name: getattr(config, name) for name in ("source", "target")}
+    return replace(
+        config, **{name: replace(p, augment=AugmentConfig()) for name, p in parts.items() if hasattr(p, "augment")}
+    )
 
 
 def read_config(path: Path) -> Config:

@@ -1,5 +1,6 @@
 """A small classifier of a data set's images: what measures see with, and the judge of what was asked."""
 
+import hashlib
 import json
 import logging
 from pathlib import Path
@@ -14,7 +15,7 @@ from tqdm import trange
 
 from configs.checks import UserError
 from configs.cli import FeaturesOptions
-from configs.parts import AugmentConfig, SamplerConfig
+from configs.parts import AugmentConfig, ImageFolderConfig, SamplerConfig
 from configs.places import FEATURES, RUNS
 from configs.schema import Config
 from datasets import Sampler, build_sampler
@@ -148,7 +149,7 @@ def accuracy(classifier: nn.Module, images: Tensor, labels: Tensor) -> float:
 def run(options: FeaturesOptions, config: Config) -> int:
     """The verb `features`."""
     sampler: SamplerConfig = getattr(config, options.of)
-    file = options.output or RUNS / "classifiers" / file_name(sampler)
+    file = options.output or RUNS / "classifiers" / file_name(sampler, config.shape)
     device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     if device.type == "cpu":
         use_cores()
@@ -157,25 +158,35 @@ def run(options: FeaturesOptions, config: Config) -> int:
     return 0
 
 
-def file_name(config: SamplerConfig) -> str:
-    return f"{config.kind}{getattr(config, 'count', '')}.safetensors"
+def file_name(config: SamplerConfig, shape: tuple[int, ...]) -> str:
+    """One for each data set, whatever else a pipeline does with it."""
+    mark: object = getattr(config, "count", "")
+    if isinstance(config, ImageFolderConfig):
+        told = json.dumps([str(Path(config.root).resolve()), config.resize, config.background, shape])
+        mark = "-" + hashlib.sha256(told.encode()).hexdigest()[:12]
+    return f"{config.kind}{mark}.safetensors"
 
 
 def trained_classifier(
-    config: SamplerConfig, shape: tuple[int, ...], *, data_root: Path, folder: Path, device: torch.device
+    config: SamplerConfig, shape: tuple[int, ...], *, classes: int, data_root: Path, folder: Path, device: torch.device
 ) -> Judge:
     """The judge of a data set: the one in `folder`, else the one that is shipped, else a new one, kept in `folder`.
 
-    Raises UserError where the data has no labels, or where the file found is not such a classifier's.
+    Raises UserError where the data has no labels, or where the file found is not a classifier of its `classes`.
     """
-    name = file_name(config)
+    name = file_name(config, shape)
     file = next((f / name for f in (folder, FEATURES) if (f / name).is_file()), None)
     if file is None:
         file = folder / name
         log.info("training a classifier of %s, once: %s", config.kind, file)
         right = make(config, shape, data_root=data_root, file=file, device=device)
         log.info("it is right on %.2f %% of the test images", 100 * right)
-    return load(file, tuple(shape), device)
+    judge = load(file, tuple(shape), device)
+    if (known := judge.classifier.head.out_features) != classes:
+        raise UserError(
+            f"{file} tells {known} classes apart, {config.kind} has {classes}; remove it, and it is made anew"
+        )
+    return judge
 
 
 def make(config: SamplerConfig, shape: tuple[int, ...], *, data_root: Path, file: Path, device: torch.device) -> float:

@@ -1,6 +1,7 @@
 """How alike two sets of samples are, and how much one class says of another. Tensors in, numbers out.
 
-Where not said otherwise, samples are given as features [N, D]: of a classifier that knows such images.
+Where not said otherwise, samples are given as features [N, D]: of a classifier that knows such images. They are those
+of the process that asks: nothing here waits for another one.
 """
 
 import warnings
@@ -24,7 +25,7 @@ class Features(nn.Identity):
 
 def frechet(real: Tensor, fake: Tensor) -> float:
     """‖μ_r − μ_f‖² + tr(Σ_r + Σ_f − 2(Σ_r Σ_f)^½) (Heusel et al. 2017, eq. 6): squared units of the features."""
-    metric = FrechetInceptionDistance(feature=Features(real.shape[1])).to(real.device)
+    metric = FrechetInceptionDistance(feature=Features(real.shape[1]), sync_on_compute=False).to(real.device)
     metric.update(real.double(), real=True)
     metric.update(fake.double(), real=False)
     return float(metric.compute())
@@ -35,7 +36,8 @@ def kernel(real: Tensor, fake: Tensor, *, seed: int = 0) -> float:
     size = min(1000, len(real), len(fake))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it warns that it keeps all features in memory
-        metric = KernelInceptionDistance(feature=Features(real.shape[1]), subset_size=size).to(real.device)
+        metric = KernelInceptionDistance(Features(real.shape[1]), subset_size=size, sync_on_compute=False)
+    metric.to(real.device)
     metric.update(real, real=True)
     metric.update(fake, real=False)
     with torch.random.fork_rng():

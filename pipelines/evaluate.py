@@ -49,7 +49,8 @@ def run(options: EvaluateOptions, folder: Path) -> int:
     output = options.output or own
     evaluation.keep(result, costs, output)
     if own == folder and costs:  # other people's weights are left as they are
-        weights.write_json(weights.located(folder) / weights.CONFIG, weights.describe(evaluation.config))
+        kept = evaluation.run.pipeline.using(solver=chosen.solver, steps=chosen.steps)
+        weights.write_json(weights.located(folder) / weights.CONFIG, weights.describe(kept.config))
     log.info("%s", output / weights.EVALUATION)
     return 0
 
@@ -115,9 +116,10 @@ class Evaluation:
         return pipeline.evaluations, self.likeness.frechet(self.questions.answers(pipeline))
 
     def target_side(self) -> tuple[Figures, Figures]:
-        """(of the results, of as many real samples): the training images against those of the test split.
+        """(of the results, of as many real samples): training images against those of the test split.
 
-        Only for memorising are the real samples those of the test split: the training images are what it asks about.
+        The classifier has learnt from the training images too. Only for memorising are the real samples those of the
+        test split: the training images are what it asks about.
         """
         assert self.likeness is not None
         drawn, like = self.questions.drawn, self.likeness

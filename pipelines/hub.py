@@ -60,11 +60,12 @@ def card(config: Config, results: Mapping[str, float], name: str) -> str:
     asked = ", labels=torch.arange(16) % 10" if labelled else ""
     call = f"pipe.sample(16{asked})" if noise else "pipe.translate(x)"
     train, solver = config.train, config.solver
+    guided = f", guidance {solver.guidance:g}" if config.classes else ""
     facts = {
         "data": weights.DRAWN if config.drawn else f"{config.source.kind} → {config.target.kind}",
         "network": f"{config.model.kind}, predicts the {config.prediction}",
         "path, coupling": f"{config.path}, {config.coupling}",
-        "sampling": f"{solver.name}, {solver.steps} steps" + (f", guidance {solver.guidance:g}" if labelled else ""),
+        "sampling": f"{solver.name}, {solver.steps} steps{guided}",
         "training": f"at most {train.epochs} epochs, batch {train.batch_size}",
         "command": f"`{training_command(config, RUNS / config.name)}`",
         "optimiser": f"{train.optimizer} {train.lr:g}, {train.schedule}",

@@ -40,7 +40,9 @@ def eyes(config: Config, target: Sampler, *, data_root: Path, folder: Path) -> E
     if not target.classes:
         return None
     device = target.draw(1, seed=0, step=0).samples.device
-    judge = trained_classifier(config.target, config.shape, data_root=data_root, folder=folder, device=device)
+    judge = trained_classifier(
+        config.target, config.shape, classes=target.classes, data_root=data_root, folder=folder, device=device
+    )
     return Eyes(lambda images: classifier.seen(judge.classifier, images), judge)
 
 

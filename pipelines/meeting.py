@@ -8,6 +8,8 @@ from uuid import uuid4
 import torch
 from torch import distributed as dist
 
+from configs.checks import UserError
+
 
 def meet(timeout: timedelta | None = None) -> None:
     """Makes the process group, under `torchrun --max-restarts`; else Accelerate does it.
@@ -21,10 +23,14 @@ def meet(timeout: timedelta | None = None) -> None:
     store, rank, size = next(dist.rendezvous("env://"))
     name = uuid4().hex
     if rank == 0:
+        patience = timeout or store.timeout
+        deadline = time.monotonic() + patience.total_seconds()
         while store.add(f"{name}/met", 0) < size - 1:
             for asking in (f"asking/{other}" for other in range(1, size)):
                 if store.check([asking]):
                     store.set(store.get(asking).decode(), name)
+            if time.monotonic() > deadline:
+                raise UserError(f"not all of {size} processes came within {patience}: found one gone, accepted is none")
             time.sleep(0.05)
     else:
         store.set(f"asking/{rank}", name)

@@ -198,6 +198,7 @@ class Report:
         return trained_classifier(
             config.target,
             config.shape,
+            classes=self.run.train[1].classes,
             data_root=self.options.data_root,
             folder=weights.results_folder(self.run.folder, config).parent / "classifiers",
             device=self.run.pipeline.device,

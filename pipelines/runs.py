@@ -6,7 +6,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from configs.schema import Config
+from configs.schema import Config, as_it_is
 from datasets import Sampler, build_samplers
 from pipelines import checkpoint, weights
 from pipelines.batches import steps_per_epoch
@@ -25,13 +25,15 @@ class Run:
     rows: list[dict[str, float]]
     """Of metrics.jsonl; none where only the weights were kept."""
     train: tuple[Sampler, Sampler]
+    """Not augmented."""
     test: tuple[Sampler, Sampler]
 
     @classmethod
     def load(cls, folder: Path, data_root: Path) -> "Run":
         pipeline = Pipeline.from_pretrained(folder)
+        config = as_it_is(pipeline.config)
         train, test = (
-            build_samplers(pipeline.config, data_root=data_root, split=split, device=pipeline.device)
+            build_samplers(config, data_root=data_root, split=split, device=pipeline.device)
             for split in ("train", "test")
         )
         return cls(folder, pipeline, read_metrics(folder / "metrics.jsonl"), train, test)

@@ -4,7 +4,7 @@ import copy
 import logging
 import os
 import time
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from signal import SIGINT, SIGTERM
 from typing import Any, NamedTuple
@@ -69,12 +69,11 @@ class Trainer:
         self.bare = model
         self.optimizers = OPTIMIZERS[config.train.optimizer](model, config.train.lr)
         self.model, *self.prepared_optimizers = self.accelerator.prepare(model, *self.optimizers)
-        classifiers = folder.parent / "classifiers"
-        reader = self._reader(data_root, classifiers) if config.read_labels else None
-        self.pipeline = Pipeline(config, self.model, reader)
-        self.shown = Pipeline(config, self.bare if self.average is None else self.average, reader)
+        self.data_root, self.classifiers = data_root, folder.parent / "classifiers"
+        self.pipeline = Pipeline(config, self.model)
+        self.shown = Pipeline(config, self.bare if self.average is None else self.average)
         test = (self.test_source, self.test_target)
-        self.watch = Watch(config=config, target=self.target, test=test, data_root=data_root, folder=classifiers)
+        self.watch = Watch(config=config, target=self.target, test=test, data_root=data_root, folder=self.classifiers)
         self.steps_per_epoch = steps_per_epoch(config.train, self.target)
         self.total = self.steps_per_epoch * config.train.epochs
         if config.train.max_steps:
@@ -122,7 +121,8 @@ class Trainer:
             optimizer.step()
             optimizer.zero_grad()
         if self.average is not None and self.train.ema:
-            follow(self.average, self.bare, self.train.ema, updates=self.step)
+            goes_on = self.train.on_nonfinite == "skip" or self.scales_loss
+            follow(self.average, self.bare, self.train.ema, updates=self.step, unless=refused if goes_on else None)
         self.step += 1
         self._unread.append(Step(self.step, lr, torch.stack([loss, norm])))
 
@@ -240,6 +240,25 @@ class Trainer:
         self.shown_at = min(shown_at, self.step)  # what was drawn after the checkpoint is drawn again
         self.tell("resuming from %s", path)
 
+    def reader(self) -> Classifier:
+        """Who reads the source's labels: the run's own where it goes on, else one that is there or is trained now."""
+        config, device = self.config, self.accelerator.device
+        if self.step:
+            with suppress(UserError):  # no whole weights were left
+                kept = Pipeline.from_pretrained(self.folder / "model", device=device).reader
+                assert kept is not None, "no run changes that"
+                return kept
+        judge = trained_classifier(
+            config.source,
+            config.shape,
+            classes=config.classes,
+            data_root=self.data_root,
+            folder=self.classifiers,
+            device=device,
+        )
+        self.tell("labels are read by a classifier of %s, right on %.2f %%", config.source.kind, 100 * judge.accuracy)
+        return judge.classifier
+
     # --- setting up ----------------------------------------------------------------------------------
 
     def _samplers(self, split: Split, data_root: Path) -> tuple[Sampler, Sampler]:
@@ -247,14 +266,6 @@ class Trainer:
         config, device = self.config, self.accelerator.device
         with self.accelerator.main_process_first(), self.accelerator.local_main_process_first():
             return build_samplers(config, data_root=data_root, split=split, device=device)
-
-    def _reader(self, data_root: Path, folder: Path) -> Classifier:
-        """Of the source's classes: one from `folder`, one that comes along, or one that the main process trains now."""
-        config, device = self.config, self.accelerator.device
-        with self.accelerator.main_process_first(), self.accelerator.local_main_process_first():
-            judge = trained_classifier(config.source, config.shape, data_root=data_root, folder=folder, device=device)
-        self.tell("labels are read by a classifier of %s, right on %.2f %%", config.source.kind, 100 * judge.accuracy)
-        return judge.classifier
 
     def _check_batch(self) -> None:
         parts = self.accelerator.num_processes * self.train.accumulate

@@ -40,6 +40,8 @@ def run(trainer: Trainer) -> int:
     bar = progress_bar(trainer.total, trainer.step, shown=trainer.main, name=trainer.config.name)
     try:
         with logging_redirect_tqdm():
+            if trainer.config.read_labels:
+                learn_to_read(trainer, main=record is not None)
             loop(trainer, record, bar)
         if record is not None:
             record.close()
@@ -70,7 +72,7 @@ def stopped(trainer: Trainer, problem: Exception) -> int:
 def ended(trainer: Trainer) -> int:
     """Says where the run ended. Returns the exit code."""
     if trainer.leaving:
-        trainer.tell("asked to leave: saved at step %d; the same command goes on from there", trainer.step)
+        trainer.tell("asked to leave: step %d is saved; the same command goes on from there", trainer.step)
         return 128 + trainer.leaving
     trainer.tell(
         "trained to step %d in %.1f minutes: weights in %s",
@@ -102,6 +104,14 @@ def dry_run(trainer: Trainer) -> int:
     told = values["train/loss"], values["train/grad_norm"]
     trainer.tell("one step: loss %.4f, gradient norm %.4f; nothing was written", *told)
     return 0
+
+
+def learn_to_read(trainer: Trainer, *, main: bool) -> None:
+    """What is shown and kept reads labels. Asked to leave while a classifier is trained for it, it breaks off."""
+    if main:
+        with suppress(Asked), trainer.stop.breaking_off():
+            trainer.shown.reader = trainer.reader()
+    trainer.agree()
 
 
 def loop(trainer: Trainer, record: Record | None, bar: tqdm) -> None:

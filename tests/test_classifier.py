@@ -3,10 +3,13 @@
 import hashlib
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -18,6 +21,7 @@ from configs.parts import (
     DrawnDigitsConfig,
     FashionMnistConfig,
     GaussianConfig,
+    ImageFolderConfig,
     MnistConfig,
     MoonsConfig,
     SamplerConfig,
@@ -46,7 +50,7 @@ def sampler(config: SamplerConfig, split: Split = "train", shape: tuple[int, ...
 
 
 def trained(folder: Path, config: SamplerConfig = DRAWN, shape: tuple[int, ...] = SHAPE) -> Judge:
-    return trained_classifier(config, shape, data_root=Path("data"), folder=folder, device=CPU)
+    return trained_classifier(config, shape, classes=10, data_root=Path("data"), folder=folder, device=CPU)
 
 
 def images(count: int, *shape: int) -> Tensor:
@@ -79,6 +83,30 @@ def untrained(monkeypatch: pytest.MonkeyPatch) -> None:
         return Classifier(channels=train.shape[0], classes=train.classes).eval()
 
     monkeypatch.setattr(classifier, "train_classifier", make)
+
+
+@pytest.mark.usefixtures("untrained")
+def test_each_folder_of_images_has_a_classifier_of_its_own(tmp_path: Path) -> None:
+    for name, classes in (("animals", 3), ("tools", 2)):
+        for label in range(classes):
+            folder = tmp_path / name / f"class-{label}"
+            folder.mkdir(parents=True)
+            for number in range(20):
+                Image.new("L", (28, 28), 20 * label + number).save(folder / f"{number}.png")
+    kept = tmp_path / "classifiers"
+    found = {}
+    for name, classes in (("animals", 3), ("tools", 2)):
+        config = ImageFolderConfig(root=str(tmp_path / name))
+        place: Any = {"data_root": tmp_path, "folder": kept, "device": CPU}
+        judge = trained_classifier(config, SHAPE, classes=classes, **place)
+        assert judge.classifier.head.out_features == classes
+        found[name] = judge.sha256
+        again = replace(config, augment=AugmentConfig(mirrored=True), cache_mb=1)  # the same images
+        assert trained_classifier(again, SHAPE, classes=classes, **place).sha256 == found[name]
+        with pytest.raises(UserError, match=f"tells {classes} classes apart, image-folder has 4"):
+            trained_classifier(config, SHAPE, classes=4, **place)
+    assert len(list(kept.iterdir())) == 2
+    assert file_name(config, SHAPE) != file_name(replace(config, resize="stretch"), SHAPE)
 
 
 # --- learning -------------------------------------------------------------------------------------------
@@ -240,8 +268,8 @@ def test_loaded_is_the_trained_one_to_the_bit(tmp_path: Path) -> None:
 def test_what_is_shipped_is_as_good_as_it_says_and_small(
     config: SamplerConfig, right: float, data_root: Path, tmp_path: Path, untrainable: None
 ) -> None:
-    assert (FEATURES / file_name(config)).stat().st_size < 1_000_000
-    judge = trained_classifier(config, SHAPE, data_root=data_root, folder=tmp_path, device=CPU)
+    assert (FEATURES / file_name(config, SHAPE)).stat().st_size < 1_000_000
+    judge = trained_classifier(config, SHAPE, classes=10, data_root=data_root, folder=tmp_path, device=CPU)
     test = build_sampler(config, SHAPE, data_root=data_root, split="test", device=CPU)
     x, labels = test.draw(10_000, seed=0, step=0)
     assert labels is not None
@@ -250,11 +278,11 @@ def test_what_is_shipped_is_as_good_as_it_says_and_small(
 
 
 def test_ones_own_classifier_comes_before_the_shipped_one(tmp_path: Path, untrainable: None) -> None:
-    shipped = FEATURES / file_name(MnistConfig())
+    shipped = FEATURES / file_name(MnistConfig(), SHAPE)
     tensors = load_file(shipped)
     with safe_open(shipped, "pt") as opened:
         told = opened.metadata()
     tensors["head.bias"] += 1
     save_file(tensors, tmp_path / shipped.name, metadata=told)
-    own, *_ = trained_classifier(MnistConfig(), SHAPE, data_root=Path("data"), folder=tmp_path, device=CPU)
+    own, *_ = trained_classifier(MnistConfig(), SHAPE, classes=10, data_root=Path("data"), folder=tmp_path, device=CPU)
     assert torch.equal(own.head.bias, tensors["head.bias"].float())

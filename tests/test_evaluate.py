@@ -126,6 +126,13 @@ def test_a_setting_that_is_asked_for_is_measured_and_nothing_is_kept(translator:
     assert sha256(translator / "model" / "config.json") == before
 
 
+def test_the_guidance_that_is_asked_for_is_not_kept(tiny: Callable[..., Config], runs: Path) -> None:
+    folder = run_of(tiny("noise2mnist-cfg"), runs / "guided")
+    assert main(asked(folder, "--count", "16", "--guidance", "4")) == 0
+    assert "w = 4" in result_of(folder)["sampling"] and "cost" in result_of(folder)
+    assert Pipeline.from_pretrained(folder).config.solver.guidance == 1.5
+
+
 def test_the_figures_travel_with_exported_weights(translator: Path, tmp_path: Path) -> None:
     assert main(asked(translator, "--count", "32", "--skip-cost")) == 0
     assert main(["export", "--pipeline", str(translator), "--output", str(tmp_path)]) == 0

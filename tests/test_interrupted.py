@@ -132,15 +132,16 @@ def test_a_folder_that_cannot_be_written_to_is_refused(tiny: Callable, tmp_path:
 LAST = 8  # steps, four an epoch, in two parts each; a checkpoint every three
 COMMAND = [*"--pipeline fashion2mnist --model.widths 16 32 --train.max-steps 8 --train.epochs 2".split(), *TINY]
 COMMAND += [*"--train.batch-size 16 --train.accumulate 2 --train.checkpoint-steps 3 --train.show-epochs 1".split()]
+PUBLISHING = "before a checkpoint is published"
 MOMENTS = {
-    "within an accumulated batch": ("pipelines.pipeline:Pipeline.loss", 10),
+    "within an accumulated batch": ("pipelines.pipeline:Pipeline.loss", 8),
     "before a step in the middle of an epoch": ("pipelines.trainer:Trainer.train_step", 6),
     "after the last step of an epoch": ("pipelines.training:show", 1),
     "while it measures": ("pipelines.watch:held_out_loss", 2),
     "while it draws": ("pipelines.sheets:sheet", 3),
     "before it writes a checkpoint": ("pipelines.trainer:Trainer.save", 2),
     "within a checkpoint's tensors": ("pipelines.checkpoint:save_file", 6),
-    "before a checkpoint is published": ("os:replace", 9),
+    PUBLISHING: ("os:replace", 8),
     "before an old checkpoint is taken away": ("shutil:rmtree", 4),
     "while it exports the weights": ("pipelines.pipeline:Pipeline.save_pretrained", 2),
     "at the very end": ("pipelines.record:Record.close", 1),
@@ -167,17 +168,19 @@ def child(folder, *moment):
         os._exit(launch.main([*argv, "--output-dir", os.path.join(root, folder)]))
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
-codes = {"whole": [child("whole")]}
+codes, left = {"whole": [child("whole")]}, {}
 for name, parts in moments.items():
-    codes[name] = [*(child(name, *moment) for moment in parts), child(name)]
-print("CODES" + json.dumps(codes))
+    codes[name] = [child(name, *moment) for moment in parts]
+    left[name] = sorted(os.listdir(os.path.join(root, name, "checkpoints")))
+    codes[name].append(child(name))
+print("CODES" + json.dumps([codes, left]))
 """
 
 
 FEW = [
     "within an accumulated batch",
     "while it draws",
-    "before a checkpoint is published",
+    PUBLISHING,
     "while it exports the weights",
 ]
 
@@ -197,8 +200,9 @@ def test_killed_at_any_moment_the_same_command_ends_as_if_nothing_had_happened(
     path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
     done = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    codes = json.loads(done.stdout.split("CODES")[1])
+    codes, left = json.loads(done.stdout.split("CODES")[1])
     assert codes.pop("whole") == [0]
+    assert left[PUBLISHING] == [".step-0000006.part", "step-0000003"]
     for name, parts in moments.items():
         assert codes[name] == [143 if part == ASKED else -signal.SIGKILL for part in parts] + [0], name
         assert_the_same_run(tmp_path / "whole", tmp_path / name, LAST)

@@ -1,5 +1,7 @@
 """Labels that nobody asks for: read off the source by a classifier that comes with the weights."""
 
+import os
+import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -62,6 +64,14 @@ def reading() -> Pipeline:
     return Pipeline(PIPELINES["fashion2mnist-labels"], Towards(), brightness())
 
 
+def stirred(pipeline: Pipeline) -> Pipeline:
+    """With no weight left at zero, as they begin, so that labels count."""
+    g = torch.Generator().manual_seed(0)
+    for parameter in pipeline.model.parameters():
+        parameter.data.add_(0.1 * torch.randn(parameter.shape, generator=g))
+    return pipeline
+
+
 def bright(classes: list[int]) -> Tensor:
     return -torch.tensor(classes)[:, None, None, None].expand(-1, 1, 28, 28) / 10
 
@@ -100,7 +110,7 @@ def saved(tiny: Callable[..., Config], tmp_path: Path) -> Pipeline:
     """Saved in tmp_path; the reader is in half precision, as classifiers are kept."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        pipeline = Pipeline(tiny("fashion2mnist-labels"))
+        pipeline = stirred(Pipeline(tiny("fashion2mnist-labels")))
     assert pipeline.reader is not None
     pipeline.reader.load_state_dict(halved(pipeline.reader.state_dict()))
     pipeline.save_pretrained(tmp_path)
@@ -116,6 +126,7 @@ def test_the_reader_comes_back_with_the_weights(saved: Pipeline, tmp_path: Path)
     read, again = saved.read(x), back.read(x)
     assert read is not None and again is not None and torch.equal(read, again)
     torch.testing.assert_close(back.translate(x, steps=2), saved.translate(x, read, steps=2), rtol=1e-4, atol=1e-4)
+    assert (saved.translate(x, steps=2) - saved.translate(x, (read + 1) % 10, steps=2)).abs().max() > 0.01
 
 
 @pytest.mark.parametrize("problem", ["missing", "unexpected", "not finite"])
@@ -173,7 +184,7 @@ def run(tiny: Callable[..., Config], tmp_path: Path) -> Run:
 def test_a_run_keeps_the_classifier_of_its_source(run: Run, tmp_path: Path) -> None:
     config = run.config
     folder = run.folder.parent / "classifiers"
-    judge = trained_classifier(config.source, config.shape, data_root=tmp_path, folder=folder, device=CPU)
+    judge = trained_classifier(config.source, config.shape, classes=10, data_root=tmp_path, folder=folder, device=CPU)
     assert [file.name for file in folder.iterdir()] == ["drawn-garments64.safetensors"]  # no other was trained
     images, labels = run.test[0].draw(64, seed=0, step=0)
     read = run.pipeline.read(images)
@@ -191,14 +202,51 @@ def test_a_run_keeps_the_classifier_of_its_source(run: Run, tmp_path: Path) -> N
     asked = replace(options, labels="4", output=tmp_path / "asked")
     assert sample.run(asked, run.folder) == 0
     assert (tmp_path / "asked" / "00000-4.png").is_file()
-    assert samples_sheet(run.pipeline, run.test[0], "").height > 6 * 56
+    assert samples_sheet(run.pipeline, run.test[0], "").height == 20 + 6 * 58  # sources and results of 48 in rows of 16
 
+    stirred(run.pipeline)
     translator = Translator(run.pipeline, TranslateOptions(pipeline="", input=tmp_path, output=tmp_path))
     ours = run.pipeline.translate(images[:5], read[:5], batch_size=32)
     torch.testing.assert_close(translator.carry(list(images[:5])), ours, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(translator.way(images[:5])[-1].clamp(-1, 1), ours, rtol=1e-3, atol=1e-3)
+    assert (ours - run.pipeline.translate(images[:5], (read[:5] + 1) % 10)).abs().max() > 0.01
 
     evaluation = Evaluation.of(run, EvaluateOptions(pipeline=str(run.folder), count=64, data_root=tmp_path))
     kept, chance = evaluation.translation_side()
     assert "asked class" not in kept
     assert kept["label read"] > 0.5 > chance["label read"]
     assert evaluation.questions.asked is None
+
+
+def test_a_dry_run_trains_no_classifier(tiny: Callable[..., Config], tmp_path: Path) -> None:
+    trainer = Trainer(tiny("fashion2mnist-labels", coupling_batches=1), tmp_path / "run", data_root=tmp_path)
+    assert training.dry_run(trainer) == 0
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_that_goes_on_keeps_its_reader(run: Run, tmp_path: Path) -> None:
+    """Whatever has become of the classifier that it was copied from."""
+    for file in (run.folder.parent / "classifiers").iterdir():
+        file.unlink()
+    longer = replace(run.config, train=replace(run.config.train, max_steps=3))
+    assert training.run(Trainer(longer, run.folder, data_root=tmp_path)) == 0
+    assert not list((run.folder.parent / "classifiers").iterdir())
+    again = Run.load(run.folder, tmp_path)
+    assert again.step == 3
+    assert again.pipeline.reader is not None and run.pipeline.reader is not None
+    kept = run.pipeline.reader.state_dict()
+    assert all(torch.equal(tensor, kept[name]) for name, tensor in again.pipeline.reader.state_dict().items())
+
+
+def test_asked_to_leave_while_it_learns_to_read_it_leaves_at_once(
+    tiny: Callable[..., Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = Trainer(tiny("fashion2mnist-labels", coupling_batches=1), tmp_path / "run", data_root=tmp_path)
+
+    def asked(*args: object, **options: object) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise AssertionError("the signal was to end it there and then")
+
+    monkeypatch.setattr("pipelines.trainer.trained_classifier", asked)
+    assert training.run(trainer) == 143
+    assert trainer.step == 0 and not (tmp_path / "run" / "model").exists()

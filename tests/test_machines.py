@@ -79,6 +79,12 @@ def test_batchnorm_s_statistics_can_be_those_of_all_processes(tmp_path: Path) ->
     assert max((apart[name] / one[name] - 1).abs().max() for name in variances) > 0.05
 
 
+def test_one_of_two_processes_measures_while_the_other_waits(tmp_path: Path) -> None:
+    more = ["--train.eval-samples", "16", "--train.show-epochs", "1"]
+    trained(tmp_path / "runs" / "it", 4, "fashion2mnist", *more, processes=2)
+    assert "eval/frechet" in metrics(tmp_path / "runs" / "it")[-1]
+
+
 def test_a_run_goes_on_with_another_number_of_processes(tmp_path: Path) -> None:
     trained(tmp_path / "whole", 6)
     for steps, processes in ((2, 2), (4, 4), (6, 1)):

@@ -13,7 +13,7 @@ from PIL import Image
 from configs.checks import UserError
 from configs.cli import ReportOptions, parse_train
 from configs.commands import training_command
-from configs.parts import PracticalUNetConfig
+from configs.parts import AugmentConfig, PracticalUNetConfig
 from configs.presets import PIPELINES
 from configs.schema import Config
 from pipelines import training
@@ -132,7 +132,11 @@ def test_the_asked_share_counts_each_class_alike(tiny: Callable[..., Config]) ->
 @pytest.mark.parametrize("name", PIPELINES)
 def test_the_command_trains_the_same_configuration(name: str) -> None:
     config = PIPELINES[name]
-    changed = replace(config, seed=7, train=replace(config.train, lr=3e-3, minutes=2.5, ema=None))
+    train = replace(config.train, lr=3e-3, minutes=2.5, ema=None, sync_batchnorm=True)
+    changed = replace(config, seed=7, train=train, allow_unmatched=True, read_labels=False)
+    if hasattr(config.source, "augment"):
+        mirrored = not config.source.augment.mirrored
+        changed = replace(changed, source=replace(config.source, augment=AugmentConfig(mirrored=mirrored)))
     for wanted in (config, changed):
         words = shlex.split(training_command(wanted, Path("elsewhere/it")))
         assert words[:3] == ["accelerate", "launch", "launch.py"]

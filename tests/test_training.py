@@ -212,7 +212,8 @@ def test_a_non_finite_step_can_be_left_out(tiny, tmp_path, name, caplog):
         if step in (0, 2):
             pairs.x1[0] = math.nan
         if step in (2, 3):
-            kept[step] = tensors_of(trainer)
+            average = {f"average.{name}": tensor.clone() for name, tensor in trainer.average.state_dict().items()}
+            kept[step] = tensors_of(trainer) | average
         return pairs
 
     trainer.global_batch = poisoned
@@ -360,18 +361,22 @@ def test_a_broken_newest_checkpoint_is_named_and_the_older_one_resumed(tiny, tmp
     [
         ([sys.executable], signal.SIGINT, 130),
         ([sys.executable], signal.SIGTERM, 143),
+        ([sys.executable, "-m", "accelerate.commands.launch"], signal.SIGINT, -signal.SIGINT),
         # The launcher dies of it without passing it on; the trainer must notice.
         ([sys.executable, "-m", "accelerate.commands.launch"], signal.SIGTERM, -signal.SIGTERM),
     ],
-    ids=["ctrl-c", "terminated", "launcher terminated"],
+    ids=["ctrl-c", "terminated", "ctrl-c under the launcher", "launcher terminated"],
 )
 def test_a_signal_saves_and_leaves(tmp_path, launcher, signum, code):
     command = [*launcher, "launch.py", "--pipeline", "fashion2mnist-published", *TINY, "--model.width", "8"]
     command += ["--train.epochs", "100000", "--train.checkpoint-steps", "5", "--output-dir", str(tmp_path)]
     log = (tmp_path / "log").open("w")
-    process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
+    process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, start_new_session=True)
     wait_for(lambda: list((tmp_path / "checkpoints").glob("step-*")), "the first checkpoint")
-    process.send_signal(signum)
+    if signum == signal.SIGINT:  # which a terminal sends to all that it started
+        os.killpg(process.pid, signum)
+    else:
+        process.send_signal(signum)
     assert process.wait(timeout=60) == code
     wait_for(lambda: "asked to leave" in (tmp_path / "log").read_text(), "the farewell")
     newest = max((tmp_path / "checkpoints").glob("step-*")).name
