@@ -133,8 +133,11 @@ class Config(Checked):
         super().__post_init__()
         if not re.fullmatch(r"\w[\w .+-]*", self.name):  # it becomes a folder's
             raise UserError(f"name: found {self.name!r}, accepted are letters, digits, spaces and . + - _")
-        if self.read_labels and not self.classes:
-            raise UserError("read_labels: found 0 classes, accepted are as many as the source and the target have")
+        if self.read_labels and not (self.classes and len(self.shape) == 3):
+            raise UserError(
+                f"read_labels: found {self.classes} classes of samples of shape {self.shape}, accepted are images and as "
+                "many classes as the source and the target have"
+            )
         if self.solver.name == "ancestral" and self.source != GaussianConfig():
             raise UserError(f"solver ancestral: found the source {self.source.kind}, accepted is unit Gaussian noise")
         made_of_the_target = isinstance(self.source, NoisyConfig)

@@ -160,6 +160,8 @@ def test_weights_of_a_pipeline_that_reads_nothing_hold_no_reader(saved: Pipeline
 def test_labels_can_only_be_read_for_a_network_that_is_told_them() -> None:
     with pytest.raises(UserError, match="read_labels: found 0 classes"):
         replace(PIPELINES["fashion2mnist"], read_labels=True)
+    with pytest.raises(UserError, match=r"read_labels: .*shape \(2,\), accepted are images"):
+        replace(PIPELINES["moons"], classes=2, read_labels=True)
 
 
 def test_labels_can_only_be_read_off_a_source_that_has_them(tiny: Callable[..., Config], tmp_path: Path) -> None:
