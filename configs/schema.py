@@ -135,8 +135,8 @@ class Config(Checked):
             raise UserError(f"name: found {self.name!r}, accepted are letters, digits, spaces and . + - _")
         if self.read_labels and not (self.classes and len(self.shape) == 3):
             raise UserError(
-                f"read_labels: found {self.classes} classes of samples of shape {self.shape}, accepted are images and as "
-                "many classes as the source and the target have"
+                f"read_labels: found {self.classes} classes of samples of shape {self.shape}, accepted are images and "
+                "as many classes as the source and the target have"
             )
         if self.solver.name == "ancestral" and self.source != GaussianConfig():
             raise UserError(f"solver ancestral: found the source {self.source.kind}, accepted is unit Gaussian noise")
