@@ -248,7 +248,8 @@ class Pipeline:
         if device is None:
             device = torch.accelerator.current_accelerator(check_available=True) or "cpu"
         with torch.device("meta"):  # no memory is taken before the weights are known to fit
-            pipeline = cls(config)
+            model, reader = build_model(config), build_reader(config)
+        pipeline = cls(config, model, reader)
         if pipeline.reader is not None:
             own = {name.removeprefix(READER): tensors.pop(name) for name in list(tensors) if name.startswith(READER)}
             weights.load_strictly(pipeline.reader, own, what=f"{folder} (the reader's)")
