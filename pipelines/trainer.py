@@ -4,7 +4,7 @@ import copy
 import logging
 import os
 import time
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from pathlib import Path
 from signal import SIGINT, SIGTERM
 from typing import Any, NamedTuple
@@ -24,7 +24,6 @@ from models import build_model, placed
 from pipelines import checkpoint, weights
 from pipelines.batches import Pairs, draw_pairs, steps_per_epoch
 from pipelines.batchnorm import globalize
-from pipelines.classifier import Classifier, trained_classifier
 from pipelines.ema import follow
 from pipelines.machine import has_bf16, keep_freed_memory, use_cores
 from pipelines.meeting import meet
@@ -69,11 +68,11 @@ class Trainer:
         self.bare = model
         self.optimizers = OPTIMIZERS[config.train.optimizer](model, config.train.lr)
         self.model, *self.prepared_optimizers = self.accelerator.prepare(model, *self.optimizers)
-        self.data_root, self.classifiers = data_root, folder.parent / "classifiers"
+        self.data_root = data_root
         self.pipeline = Pipeline(config, self.model)
         self.shown = Pipeline(config, self.bare if self.average is None else self.average)
-        test = (self.test_source, self.test_target)
-        self.watch = Watch(config=config, target=self.target, test=test, data_root=data_root, folder=self.classifiers)
+        test, classifiers = (self.test_source, self.test_target), folder.parent / "classifiers"
+        self.watch = Watch(config=config, target=self.target, test=test, data_root=data_root, folder=classifiers)
         self.steps_per_epoch = steps_per_epoch(config.train, self.target)
         self.total = self.steps_per_epoch * config.train.epochs
         if config.train.max_steps:
@@ -239,25 +238,6 @@ class Trainer:
         self.skipped = state["skipped"]
         self.shown_at = min(shown_at, self.step)  # what was drawn after the checkpoint is drawn again
         self.tell("resuming from %s", path)
-
-    def reader(self) -> Classifier:
-        """Who reads the source's labels: the run's own where it goes on, else one that is there or is trained now."""
-        config, device = self.config, self.accelerator.device
-        if self.step:
-            with suppress(UserError):  # no whole weights were left
-                kept = Pipeline.from_pretrained(self.folder / "model", device=device).reader
-                assert kept is not None, "no run changes that"
-                return kept
-        judge = trained_classifier(
-            config.source,
-            config.shape,
-            classes=config.classes,
-            data_root=self.data_root,
-            folder=self.classifiers,
-            device=device,
-        )
-        self.tell("labels are read by a classifier of %s, right on %.2f %%", config.source.kind, 100 * judge.accuracy)
-        return judge.classifier
 
     # --- setting up ----------------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ from configs.checks import UserError
 from pipelines import checkpoint, weights
 from pipelines.figures import loss_curve
 from pipelines.pictures import drawing
+from pipelines.reading import reader_of
 from pipelines.record import Record, progress_bar
 from pipelines.sheets import save_gif
 from pipelines.stop import Asked
@@ -110,7 +111,13 @@ def learn_to_read(trainer: Trainer, *, main: bool) -> None:
     """What is shown and kept reads labels. Asked to leave while a classifier is trained for it, it breaks off."""
     if main:
         with suppress(Asked), trainer.stop.breaking_off():
-            trainer.shown.reader = trainer.reader()
+            trainer.shown.reader = reader_of(
+                trainer.config,
+                trainer.folder,
+                goes_on=trainer.step > 0,
+                data_root=trainer.data_root,
+                device=trainer.shown.device,
+            )
     trainer.agree()
 
 

@@ -249,6 +249,6 @@ def test_asked_to_leave_while_it_learns_to_read_it_leaves_at_once(
         os.kill(os.getpid(), signal.SIGTERM)
         raise AssertionError("the signal was to end it there and then")
 
-    monkeypatch.setattr("pipelines.trainer.trained_classifier", asked)
+    monkeypatch.setattr("pipelines.reading.trained_classifier", asked)
     assert training.run(trainer) == 143
     assert trainer.step == 0 and not (tmp_path / "run" / "model").exists()
