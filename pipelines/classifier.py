@@ -32,9 +32,8 @@ BATCH, EPOCHS, RATE = 128, 14, 3e-3
 WIDTHS = (64, 96)
 SHIFTED = AugmentConfig(shifted=2)
 CHANGED = AugmentConfig(mirrored=True, hidden=7, shifted=2)
-AUGMENT = dict.fromkeys(
-    ("fashion-mnist", "cifar10", "drawn-garments", "drawn-colours"), CHANGED
-)  # whose mirror images are as good
+MIRRORED_AS_GOOD = ("fashion-mnist", "cifar10", "drawn-garments", "drawn-colours")
+AUGMENT = dict.fromkeys(MIRRORED_AS_GOOD, CHANGED)
 
 
 def conv_norm(cin: int, cout: int, kernel: int = 3, *, stride: int = 1) -> nn.Sequential:

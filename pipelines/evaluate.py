@@ -137,7 +137,8 @@ class Evaluation:
         """(of the pairs of a source sample and its result, of shuffled pairs)."""
         (x0, labels), x1 = self.questions.source, self.outputs
         order = torch.randperm(len(x0), generator=generator("cpu", self.options.seed, "shuffle")).to(x1.device)
-        asked = self.questions.asked
+        asked, read = self.questions.asked, self.pipeline.read(x0)
+        told = read if asked is None else asked
         kept = {"distance": rms(x1 - x0)}
         chance = {"distance": rms(x1[order] - x0)}
         probabilities = self.seen[1] if self.likeness else None
@@ -149,7 +150,7 @@ class Evaluation:
                 if self.config.coupling in ("label", "label-ot", "given"):
                     kept["same label"] = share(found == labels)
                     chance["same label"] = share(found[order] == labels)
-                if (read := self.pipeline.read(x0)) is not None:
+                if read is not None:
                     kept["label read"] = share(read == labels)
                     chance["label read"] = share(read[order] == labels)
             if asked is not None:
@@ -157,8 +158,8 @@ class Evaluation:
                 kept["asked class"] = share(found == wanted)
                 chance["asked class"] = share(found[order] == wanted)
         if self.config.solver.name != "ancestral" and self.config.path != "one-step":
-            told = self.pipeline.read(x0[:BACK]) if asked is None else asked[:BACK]
-            back = self.pipeline.invert(x1[:BACK], told, batch_size=self.options.batch_size)
+            labels_back = None if told is None else told[:BACK]
+            back = self.pipeline.invert(x1[:BACK], labels_back, batch_size=self.options.batch_size)
             kept["round trip"] = rms(back - x0[:BACK])
             chance["round trip"] = rms(x0[order][:BACK] - x0[:BACK])
         return kept, chance

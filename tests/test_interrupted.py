@@ -88,6 +88,27 @@ def test_asked_to_leave_while_it_draws_it_breaks_off_and_the_next_run_draws(
     assert training.run(Trainer(config, tmp_path / "stopped", data_root=Path("data"))) == 0
 
 
+@pytest.mark.parametrize(("first", "second"), [(signal.SIGINT, signal.SIGINT), (signal.SIGINT, signal.SIGTERM)])
+def test_a_second_signal_leaves_at_once(
+    tiny: Callable, tmp_path: Path, first: int, second: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the midst of a step, which after the first alone would have been finished and saved."""
+    trainer = Trainer(config_of(tiny, 4), tmp_path / "run", data_root=Path("data"))
+    step = trainer.train_step
+
+    def impatient() -> None:
+        os.kill(os.getpid(), first)
+        os.kill(os.getpid(), second)
+        step()
+
+    monkeypatch.setattr(trainer, "train_step", impatient)
+    pid = os.fork()
+    if not pid:
+        os._exit(training.run(trainer))
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 128 + second
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
 # --- nowhere to write -----------------------------------------------------------------------------------
 
 

@@ -90,6 +90,12 @@ def test_labels_travel_with_their_images(numbered: InMemory) -> None:
     assert batch.labels.dtype == torch.int64
 
 
+def test_a_label_that_nothing_has_is_refused_in_one_line(numbered: InMemory) -> None:
+    with pytest.raises(UserError, match=r"samples of label 12 were asked, found are those of \[0, 1, .*9\]") as refused:
+        numbered.of_labels(torch.tensor([3, 12]), seed=0, step=0)
+    assert "\n" not in str(refused.value)
+
+
 def test_images_are_kept_as_uint8_and_given_in_minus_1_to_1(numbered: InMemory) -> None:
     assert numbered.images.dtype == torch.uint8
     samples = numbered.draw(SIZE, seed=0, step=0).samples
