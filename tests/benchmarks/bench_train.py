@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -20,13 +21,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader
+from torch.utils.flop_counter import FlopCounterMode
 from torchvision.datasets import MNIST, FashionMNIST
 from torchvision.transforms import ToTensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # ahead of any other `datasets`
 
-from configs.cli import data_root
-from configs.parts import SamplerConfig
+from configs.parts import NoisyConfig, SamplerConfig
+from configs.places import data_root
 from configs.presets import PIPELINES, STAND_INS
 from models import build_model, placed
 from pipelines.losses import LOSSES
@@ -34,8 +36,9 @@ from pipelines.optimizers import OPTIMIZERS
 from pipelines.trainer import Trainer
 
 REAL = {"mnist": MNIST, "fashion-mnist": FashionMNIST}
-HEADER = ("batch", "A plain loop", "B trainer", "C bare", "B/A", "B/C", "data of A", "data of B")
-WIDTHS = (5, 18, 18, 18, 19, 19, 9, 9)
+HEADER = ("batch", "A plain loop", "B trainer", "C bare", "B/A", "B/C", "data of A", "data of B", "of peak")
+WIDTHS = (5, 18, 18, 18, 19, 19, 9, 9, 7)
+SIDE = 4096  # of the matrices whose product is the machine's peak
 
 
 class Timed:
@@ -81,18 +84,25 @@ def loaded(part: SamplerConfig, sampler: Any, trainer: Trainer, root: Path) -> I
 def plain_loop(trainer: Trainer, root: Path) -> Contender:
     """A: what a course notebook does."""
     config, device = trainer.config, trainer.accelerator.device
-    model = build_model(config).to(device)
+    path, prediction = trainer.pipeline.path, trainer.pipeline.prediction
+    model = build_model(config).to(device, memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     optimizer = torch.optim.Adam(model.parameters(), lr=config.train.lr)
-    sources = loaded(config.source, trainer.source, trainer, root)
-    data = Timed(zip(sources, loaded(config.target, trainer.target, trainer, root), strict=True).__next__)
+    targets = loaded(config.target, trainer.target, trainer, root)
+    if isinstance(config.source, NoisyConfig):  # it is made of the target's images
+        data = Timed(lambda: (next(targets),) * 2)
+    else:
+        data = Timed(zip(loaded(config.source, trainer.source, trainer, root), targets, strict=True).__next__)
 
     def step() -> float:
         (x0, _), (x1, label) = data()
+        if isinstance(config.source, NoisyConfig):
+            x0 = x1 + 2 * config.source.sigma * torch.randn_like(x1)
         t = torch.rand(len(x1), device=device)
+        t = (t * path.levels).floor() / path.levels if path.levels else t
         dropped = torch.rand(len(x1), device=device) < config.train.label_dropout
         label = torch.where(dropped, config.classes, label) if config.classes else None
-        xt = x0 + t[:, None, None, None] * (x1 - x0)
-        loss = F.mse_loss(model(xt, t, label), x1 - x0)
+        xt = path.interpolate(x0, x1, t)
+        loss = F.mse_loss(model(xt, t, label), prediction.of(path, x0, x1, t))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -130,12 +140,13 @@ def bare(
     optimizers = OPTIMIZERS[trainer.train.optimizer](model, trainer.train.lr)
     predict: Callable[..., Tensor] = torch.compile(model) if compiled else model
     x0, x1, t, label = trainer.global_batch(0)
-    xt, v = trainer.pipeline.path.interpolate(x0, x1, t), trainer.pipeline.path.velocity(x0, x1, t)
+    path = trainer.pipeline.path
+    xt, wanted = path.interpolate(x0, x1, t), trainer.pipeline.prediction.of(path, x0, x1, t)
 
     def step() -> None:
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
             prediction = predict(xt, t, label)
-        LOSSES[trainer.train.loss](prediction.float(), v).backward()
+        LOSSES[trainer.train.loss](prediction.float(), wanted).backward()
         for optimizer in optimizers:
             optimizer.step()
             optimizer.zero_grad()
@@ -169,7 +180,37 @@ def row(trainer: Trainer, root: Path, rounds: int, seconds: float) -> list[str]:
     (a, a_data), (b, b_data), (c, _) = (zip(*column, strict=True) for column in zip(*turns, strict=True))
     rates = [spread(speeds, ".0f") for speeds in (a, b, c)]
     ratios = [spread([x / y for x, y in zip(b, other, strict=True)], ".3f") for other in (a, c)]
-    return [str(size), *rates, *ratios, f"{median(a_data):.2%}", f"{median(b_data):.2%}"]
+    share = median(b) * operations(trainer) / peak(trainer)
+    return [str(size), *rates, *ratios, f"{median(a_data):.2%}", f"{median(b_data):.2%}", f"{share:.1%}"]
+
+
+def operations(trainer: Trainer) -> float:
+    """Floating-point operations of forward and backward, per image: those of convolutions and matrix products."""
+    model = placed(build_model(trainer.config), trainer.config, trainer.accelerator.device, train=True)
+    x0, x1, t, label = trainer.global_batch(0)
+    with FlopCounterMode(display=False) as counter:
+        model(trainer.pipeline.path.interpolate(x0, x1, t), t, label).sum().backward()
+    return counter.get_total_flops() / len(t)
+
+
+@cache
+def peak_of(device: torch.device, dtype: torch.dtype, seconds: float = 2.0) -> float:
+    """Floating-point operations a second of a product of two large matrices: more the hardware hardly gives."""
+    a = torch.randn(SIDE, SIDE, device=device, dtype=dtype)
+    wait = torch.accelerator.synchronize if torch.accelerator.is_available() else lambda: None
+    a @ a
+    wait()
+    count, started = 0, time.perf_counter()
+    while time.perf_counter() - started < seconds:
+        a @ a
+        wait()
+        count += 1
+    return 2 * SIDE**3 * count / (time.perf_counter() - started)
+
+
+def peak(trainer: Trainer) -> float:
+    bf16 = trainer.accelerator.mixed_precision == "bf16"
+    return peak_of(trainer.accelerator.device, torch.bfloat16 if bf16 else torch.float32)
 
 
 def print_row(cells: Sequence[str]) -> None:
