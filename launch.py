@@ -24,14 +24,14 @@ verbs
   translate   translate an image file or a folder of them
   evaluate    measure a trained pipeline: quality, what is kept of the source, cost
   report      write a lab report of a run: pictures, figures, explanations
-  features    train the classifier that evaluate sees a data set through
+  features    train the classifier through whose features evaluate measures a data set
   export      write weights to be shared, on the Hugging Face hub or with diffusers
   list        the pipelines by name, and which are trained here
 
 first steps
   accelerate launch launch.py --pipeline fashion2mnist --quick     a minute, no data needed
   accelerate launch launch.py --pipeline fashion2mnist             the real data
-  python launch.py translate --pipeline fashion2mnist --input photos --output out
+  python launch.py translate --pipeline fashion2mnist --input FOLDER --output out   with the shipped weights
   tensorboard --logdir runs
 
 options: launch.py VERB --help; those of a pipeline: launch.py train --pipeline NAME --help
@@ -66,7 +66,7 @@ def train(argv: Sequence[str]) -> int:
 
 def trained(pipeline: str) -> Path:
     """The folder with a pipeline's weights, fetched from the hub if need be."""
-    from configs.cli import trained_folder
+    from configs.places import trained_folder
 
     folder = trained_folder(pipeline)
     if folder.is_dir():
@@ -75,7 +75,7 @@ def trained(pipeline: str) -> Path:
         return folder
     from pipelines.hub import local
 
-    return local(folder)
+    return local(pipeline)
 
 
 def sample(argv: Sequence[str]) -> int:
@@ -139,6 +139,9 @@ def export(argv: Sequence[str]) -> int:
 
 
 def list_pipelines(argv: Sequence[str]) -> int:
+    from configs.cli import ListOptions, parse
+
+    parse(ListOptions, argv, "list")
     from configs.listing import table
 
     return shown(table())

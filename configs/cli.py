@@ -3,7 +3,6 @@
 import argparse
 import contextlib
 import io
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -14,15 +13,11 @@ import tyro
 from tyro.conf import AvoidSubcommands, FlagCreatePairsOff, arg
 
 from configs.checks import Checked, Range, UserError
-from configs.places import RUNS, SHIPPED
+from configs.places import RUNS, data_root, unknown_pipeline
 from configs.presets import PIPELINES, quick
-from configs.schema import PARTS, Config, pick, read_config
+from configs.schema import PARTS, Config, SolverName, pick, read_config
 
 T = TypeVar("T")
-
-
-def data_root() -> Path:
-    return Path(os.environ.get("FLOWFERRY_DATA", "data"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,15 +56,16 @@ class UseOptions(Checked):
     """What the verbs that use a trained pipeline share."""
 
     pipeline: str
-    """A name from `list` that was trained here, a folder with weights, or their user/name on the Hugging Face hub."""
+    """A name from `list` that was trained here or is shipped, a folder with weights, or user/name on the Hugging Face
+    hub."""
     steps: Annotated[int | None, Range(1)] = None
     """Solver steps; None: as the pipeline says."""
-    solver: str | None = None
-    """euler, midpoint, heun, rk4 or ancestral; None: as the pipeline says."""
+    solver: SolverName | None = None
+    """None: as the pipeline says."""
     guidance: Annotated[float | None, Range(0)] = None
     """w, for class-conditioned pipelines: 1 plain, 0 unconditional; None: as the pipeline says."""
-    batch_size: Annotated[int, Range(1)] = 256
-    """Images at a time."""
+    batch_size: Annotated[int | None, Range(1)] = None
+    """Images that go through the network at a time; None: as many as are fastest on the device."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,8 +78,8 @@ class SampleOptions(UseOptions):
     """How many images; None: 64, or per-label for each of the labels."""
     labels: str | None = None
     """Classes to ask for, such as 7 or 0-9 or 1,3,5; None: all of them in turn, or what the pipeline reads itself."""
-    per_label: Annotated[int, Range(1)] = 4
-    """Images of each label."""
+    per_label: Annotated[int | None, Range(1)] = None
+    """Images of each label; None: 4, or as many as --count gives to each."""
     seed: int = 0
     """The same seed gives the same images."""
     data_root: Path = field(default_factory=data_root)
@@ -100,12 +96,14 @@ class TranslateOptions(UseOptions):
     """A PNG file for a file; a folder for a folder, where each translation keeps its relative path, as PNG."""
     batch_size: Annotated[int, Range(1)] = 256
     """Images that are held at a time; what becomes of one does not depend on it."""
-    resize: Literal["fit", "fill", "stretch", "none"] = "fit"
-    """How an image comes to the network's size: all of it with a border, its middle, distorted, or only if it fits."""
+    resize: Literal["fit", "fill", "stretch", "none"] | None = None
+    """How an image comes to the network's size: all of it with a border, its middle, distorted, or only if it fits;
+    None: as the folder that the pipeline was trained on, else fit."""
     restore_size: bool = False
     """Give each result the size of its input."""
-    background: str = "black"
-    """Colour under transparent images and of borders: a name such as white, or #rrggbb."""
+    background: str | None = None
+    """Colour under transparent images and of borders: a name such as white, or #rrggbb; None: as that folder, else
+    black."""
     suffix: bool = False
     """Keep the input's ending in the result's name: a.jpg becomes a.jpg.png, not a.png."""
     overwrite: bool = False
@@ -146,14 +144,20 @@ class EvaluateOptions(UseOptions):
 
     output: Path | None = None
     """Folder of evaluation.json and its figure; None: the run's folder."""
-    count: Annotated[int, Range(16)] = 2000
-    """Results that are measured; figures of different counts are not comparable."""
+    count: Annotated[int | None, Range(16)] = None
+    """Results that are measured; figures of different counts are not comparable. None: 2,000, or as many as the data
+    allow."""
     skip_cost: bool = False
     """Leave out the cost curve, from which otherwise the cheapest solver and steps are kept with the run's weights."""
     seed: int = 0
     """Of the source samples."""
     data_root: Path = field(default_factory=data_root)
     """Folder of the data sets."""
+
+
+@dataclass(frozen=True)
+class ListOptions:
+    """List the pipelines by name, and which are ready to use."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,7 +179,7 @@ class ExportOptions:
     """Write a folder of weights to be shared, or one that another library loads."""
 
     pipeline: str
-    """A name from `list` that was trained here, or a folder with its weights."""
+    """A name from `list` that was trained here or is shipped, or a folder with weights."""
     output: Path
     """The folder to write."""
     format: Literal["flowferry", "diffusers"] = "flowferry"
@@ -211,36 +215,14 @@ def parse_train(argv: Sequence[str]) -> TrainOptions:
 
 def named_config(pipeline: str) -> Config:
     """The configuration of a named pipeline, or of the run in a folder."""
+    if not pipeline:
+        raise UserError(f"--pipeline is missing; accepted: {', '.join(PIPELINES)}, or the folder of a run")
     if pipeline in PIPELINES:
         return PIPELINES[pipeline]
     file = Path(pipeline, "config.json")
     if not file.is_file():
         raise unknown_pipeline(pipeline, "a folder with a config.json")
     return read_config(file)
-
-
-def trained_folder(pipeline: str) -> Path:
-    """The folder with the weights of a named pipeline, the folder itself, or a hub's user/name as it stands.
-
-    Of a named pipeline, a run of one's own comes before the weights that come with the installation.
-    """
-    if pipeline in PIPELINES:
-        own, shipped = RUNS / pipeline, SHIPPED / pipeline
-        if (own / "model" / "model.safetensors").is_file():
-            return own
-        if shipped.is_dir():
-            return shipped
-        raise UserError(f"no weights in {own}: train them first with launch.py --pipeline {pipeline}")
-    folder = Path(pipeline)
-    of_a_hub = pipeline.count("/") == 1 and not folder.parent.is_dir()  # it looks like user/name
-    if not folder.is_dir() and not of_a_hub:
-        raise unknown_pipeline(pipeline, "the folder of a run, or the user/name of weights on the hub")
-    return folder
-
-
-def unknown_pipeline(found: str, folder: str) -> UserError:
-    given = f"--pipeline: found {found!r}" if found else "--pipeline is missing"
-    return UserError(f"{given}; accepted: {', '.join(PIPELINES)}, or {folder}")
 
 
 def parse(options: type[T], argv: Sequence[str], verb: str, *, default: Any = None) -> T:

@@ -17,8 +17,11 @@ def table() -> str:
         "  ".join(cell.ljust(width) for cell, width in zip(row, [*widths, 0], strict=True)).rstrip() for row in rows
     ]
     shipped = sorted(path.parent.name for path in SHIPPED.glob("*/model.safetensors"))
-    lines += ["", "ready to use, with weights that come along: " + ", ".join(shipped)]
-    lines += [f"trained in {RUNS}/, which is used first: " + (", ".join(told(path) for path in trained) or "none yet")]
+    lines += ["", "shipped with trained weights: " + ", ".join(shipped)]
+    lines += [
+        f"trained in {RUNS}/ (used before shipped weights): "
+        + (", ".join(told(path) for path in trained) or "none yet")
+    ]
     return "\n".join(lines)
 
 

@@ -15,12 +15,14 @@ import dacite
 from configs.checks import Checked, Positive, Range, UserError
 from configs.parts import AugmentConfig, GaussianConfig, ModelConfig, NoisyConfig, SamplerConfig
 
+SolverName = Literal["euler", "midpoint", "heun", "rk4", "ancestral"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class SolverConfig(Checked):
     """How the trained pipeline is run, unless asked otherwise."""
 
-    name: Literal["euler", "midpoint", "heun", "rk4", "ancestral"] = "euler"
+    name: SolverName = "euler"
     """The first four follow the velocity; ancestral (from noise only) also adds noise at each step, as DDPM does."""
     steps: Annotated[int, Range(1)] = 50
     """Solver steps from source to target."""
@@ -49,8 +51,8 @@ class TrainConfig(Checked):
     sync_batchnorm: bool = False
     """BatchNorm, where the network has it, over the batches of all processes, as one process would; slower."""
     loss: Literal["squared", "pseudo-huber"] = "squared"
-    """Of a prediction: the mean squared error, as published; or, for each sample, nearly the root of that, which large
-    errors sway less."""
+    """Of a prediction: the mean squared error, as published; or, for each sample, nearly the root of that, which is
+    less sensitive to large errors."""
     time_power: Annotated[float, Range(1)] = 1.0
     """p in the training times t = u^p with u uniform: more than 1 puts more of them near the source."""
     source_noise: Annotated[float, Range(0)] = 0.0
@@ -66,7 +68,7 @@ class TrainConfig(Checked):
     warmup_steps: Annotated[int, Range(0)] = 0
     """Steps over which the learning rate first rises linearly from zero, whatever the schedule."""
     clip_norm: Annotated[float | None, Positive] = None
-    """Gradients longer than this are shortened to it."""
+    """Clip the norm of the whole gradient to this; None: not at all."""
     on_nonfinite: Literal["stop", "skip"] = "stop"
     """Where a loss or a gradient is NaN or infinite: end the run, or leave out the step, count it and go on."""
     ema: Annotated[float | None, Range(0, 1)] = 0.999
@@ -139,10 +141,13 @@ class Config(Checked):
                 "as many classes as the source and the target have"
             )
         if self.solver.name == "ancestral" and self.source != GaussianConfig():
-            raise UserError(f"solver ancestral: found the source {self.source.kind}, accepted is unit Gaussian noise")
+            raise UserError(f"solver ancestral: found {self.source}, accepted is the source {GaussianConfig()}")
         made_of_the_target = isinstance(self.source, NoisyConfig)
         if self.coupling == "given" and not made_of_the_target and augment_of(self.source) != augment_of(self.target):
-            raise UserError("coupling given: source and target are augmented differently, accepted is alike")
+            raise UserError(
+                "coupling given: source and target are augmented differently, accepted is alike: found "
+                f"{augment_of(self.source)} and {augment_of(self.target)}"
+            )
 
     @property
     def asked_classes(self) -> int:

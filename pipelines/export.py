@@ -11,6 +11,7 @@ from configs.checks import UserError
 from configs.cli import ExportOptions
 from configs.schema import Config
 from pipelines import hub, weights
+from pipelines.checkpoint import sha256
 from pipelines.paths import PATHS
 from pipelines.pipeline import Pipeline
 from pipelines.record import read_metrics
@@ -35,25 +36,35 @@ def for_sharing(pipeline: Pipeline, folder: Path, options: ExportOptions) -> Non
     options.output.mkdir(parents=True, exist_ok=True)
     for name in (weights.CONFIG, weights.WEIGHTS):
         shutil.copyfile(weights.located(folder) / name, options.output / name)
-    if (folder / weights.EVALUATION).is_file():
+    if evaluated(folder):
         shutil.copyfile(folder / weights.EVALUATION, options.output / weights.EVALUATION)
     told = hub.card(pipeline.config, measured(folder), options.push or str(options.output))
     weights.write_aside(options.output / hub.CARD, told.encode())
 
 
-def measured(folder: Path) -> dict[str, float]:
-    """What a run's log and its evaluation know of its quality; nothing where only the weights were kept."""
+def measured(folder: Path) -> dict[str, float | str]:
+    """What a run's log and its evaluation say of these weights; nothing where only the weights were kept."""
     rows = read_metrics(folder / "metrics.jsonl")
-    told: dict[str, float] = {}
+    told: dict[str, float | str] = {}
     if losses := [row["eval/loss"] for row in rows if "eval/loss" in row]:
         told = {"training steps": rows[-1]["step"], "held-out loss": losses[-1]}
-    if (folder / weights.EVALUATION).is_file():
-        result = json.loads((folder / weights.EVALUATION).read_text())
-        told |= {"samples": result["count"]}
+    if result := evaluated(folder):
+        told |= {"samples": result["count"], "their sampling": result["sampling"]}
+        if isinstance(features := result.get("features"), dict):
+            told["features"] = f"of the classifier {features['sha256'][:12]}, right on {features['accuracy']:.2%}"
         told |= {name: value for name, value in result.get("target", {}).items() if "share" not in name}
-        told |= {"frechet of as many real images": result["real"]["frechet"]} if "real" in result else {}
+        if "frechet" in told:
+            told["frechet of as many real images"] = result["real"]["frechet"]
         told |= result["translation"]
     return told
+
+
+def evaluated(folder: Path) -> dict[str, Any] | None:
+    """What `evaluate` wrote beside these weights; None where it has not, or measured others."""
+    file = folder / weights.EVALUATION
+    result: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {}
+    ours = result.get("weights_sha256") == sha256(weights.located(folder) / weights.WEIGHTS)
+    return result if ours else None
 
 
 # --- diffusers ------------------------------------------------------------------------------------------

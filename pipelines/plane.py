@@ -11,7 +11,7 @@ from datasets.toys import Toy
 from pipelines.figures import figure
 from pipelines.paths import PATHS
 from pipelines.pipeline import Pipeline
-from pipelines.sheets import caption, evenly, how
+from pipelines.sheets import FRAMES, caption, evenly, how
 
 MANY = 20_000  # points of a density and of a variance
 COMPARED = ("linear", "cosine")
@@ -41,7 +41,7 @@ def frames(pipeline: Pipeline, source: Toy, target: Toy) -> list[Image.Image]:
 
         return figure(draw, caption(pipeline.config, f"t = {t:.2f}"), size=(3.6, 3.8))
 
-    return [frame(x, t) for x, t in zip(*evenly(points, 51, pipeline.config), strict=True)]
+    return [frame(x, t) for x, t in zip(*evenly(points, FRAMES, pipeline.config), strict=True)]
 
 
 def along(pipeline: Pipeline, source: Toy, count: int) -> Tensor:

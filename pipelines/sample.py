@@ -1,6 +1,7 @@
 """The verb `sample`: new images as files, and a sheet of them."""
 
 import logging
+import re
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +13,18 @@ from configs.schema import Config
 from datasets.pixels import to_pil
 from pipelines import weights
 from pipelines.pipeline import Pipeline
-from pipelines.sheets import caption, sheet
+from pipelines.sheets import PER_CLASS, caption, sheet
 
 log = logging.getLogger("flowferry")
 
+OURS = re.compile(r"\d{5,}(-\d+)?\.png")
+
 
 def run(options: SampleOptions, folder: Path) -> int:
-    """Writes `options.output`/NNNNN[-LABEL].png and `sheet.png`, or `points.csv` of a pipeline in the plane."""
+    """Writes `options.output`/NNNNN[-LABEL].png and `sheet.png`, or `points.csv` of a pipeline in the plane.
+
+    What an earlier run left in the run's own folder is removed.
+    """
     pipeline = Pipeline.from_pretrained(folder).using(
         solver=options.solver, steps=options.steps, guidance=options.guidance
     )
@@ -29,13 +35,21 @@ def run(options: SampleOptions, folder: Path) -> int:
     )
     output = options.output or weights.results_folder(folder, pipeline.config) / "sampled"
     output.mkdir(parents=True, exist_ok=True)
+    earlier = {file.name for file in output.iterdir() if OURS.fullmatch(file.name)}
     if len(pipeline.config.shape) == 1:
         np.savetxt(output / "points.csv", images.cpu().numpy(), delimiter=",")
         log.info("%d points in %s; NFE %d", count, output / "points.csv", pipeline.evaluations)
         return 0
     for index, image in enumerate(images):
         suffix = "" if labels is None else f"-{labels[index]}"
-        to_pil(image).save(output / f"{index:05d}{suffix}.png")
+        name = f"{index:05d}{suffix}.png"
+        to_pil(image).save(output / name)
+        earlier.discard(name)
+    if options.output is None:
+        for name in earlier:
+            (output / name).unlink()
+    elif earlier:
+        log.warning("%s: %d images of an earlier run are still there", output, len(earlier))
     across = pipeline.config.classes if labels is not None and options.labels is None else 16
     title = caption(pipeline.config, f"seed {options.seed}, NFE {pipeline.evaluations}")
     sheet([("", row) for row in images.split(across)], title).save(output / "sheet.png")
@@ -49,9 +63,13 @@ def asked_labels(options: SampleOptions, config: Config) -> torch.Tensor | None:
         raise UserError(f"--labels: found {options.labels!r}, but {options.pipeline} knows no classes")
     if options.labels is None and not config.asked_classes:
         return None
+    if options.count and options.per_label:
+        raise UserError(
+            f"--per-label: found {options.per_label} beside --count {options.count}, accepted is one of them"
+        )
     every = list(range(config.classes))
     asked = torch.tensor(every if options.labels is None else parse_labels(options.labels, config.classes))
-    count = options.count or len(asked) * options.per_label
+    count = options.count or len(asked) * (options.per_label or PER_CLASS)
     return asked.repeat(-(-count // len(asked)))[:count]
 
 

@@ -21,6 +21,7 @@ Row = tuple[str, Tensor]
 
 FONT = Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")  # Pillow's own knows no σ
 PER_CLASS = 4  # samples that a sheet shows of each class
+FRAMES = 51  # of a GIF
 GAP = 2  # pixels between the images of a sheet
 
 
@@ -108,12 +109,16 @@ def pictures(pipeline: Pipeline, source: Sampler, target: Sampler, when: str) ->
     }
 
 
-def frames(pipeline: Pipeline, source: Sampler, target: Sampler, *, across: int = 4) -> list[Image.Image]:
-    """The samples on their way, all at once, at 51 times or fewer."""
-    config = pipeline.config
+def frames(pipeline: Pipeline, source: Sampler, target: Sampler) -> list[Image.Image]:
+    """The samples on their way, all at once."""
+    return path_frames(pipeline.config, path_points(pipeline, source), across=4)
+
+
+def path_frames(config: Config, points: Tensor, *, across: int, reverse: bool = False) -> list[Image.Image]:
+    """Of points [steps + 1, count, C, H, W], at FRAMES times or fewer: `across` images in a row."""
     return [
-        sheet([("", row) for row in frame.split(across)], caption(config, f"t = {t:.2f}"), scale=4)
-        for frame, t in zip(*evenly(path_points(pipeline, source), 51, config), strict=True)
+        sheet([("", row) for row in x.split(across)], caption(config, f"t = {t:.2f}"), scale=4)
+        for x, t in zip(*evenly(points, FRAMES, config, reverse=reverse), strict=True)
     ]
 
 

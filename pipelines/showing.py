@@ -15,7 +15,7 @@ from PIL import Image
 from datasets.imagefiles import load_image, restored
 from datasets.pixels import to_pil
 from datasets.tree import Tree
-from pipelines.sheets import Row, caption, evenly, how, save_gif, sheet
+from pipelines.sheets import Row, caption, how, path_frames, save_gif, sheet
 from pipelines.translator import Loaded, Translator, png
 
 log = logging.getLogger("flowferry")
@@ -66,25 +66,19 @@ def write_gif(translator: Translator, found: list[Pair], file: Path) -> None:
     """The images on their way, all at once."""
     images = torch.stack([pair.loaded.image for pair in found[:ON_WAY]])
     points = translator.way(images)
-    config = translator.pipeline.config
-    chosen, times = evenly(points, 51, config, reverse=translator.options.reverse)
-    across = max(1, round(len(images) ** 0.5))
-    frames = [
-        sheet([("", row) for row in x.split(across)], caption(config, f"t = {t:.2f}"), scale=4)
-        for x, t in zip(chosen, times, strict=True)
-    ]
-    save_gif(frames, file)
+    across, reverse = max(1, round(len(images) ** 0.5)), translator.options.reverse
+    save_gif(path_frames(translator.pipeline.config, points, across=across, reverse=reverse), file)
 
 
 def write_page(translator: Translator, found: list[Pair], file: Path) -> None:
     """One page with everything in it: each image with a slider between before and after."""
     cards = []
-    for number, pair in enumerate(found[:ON_PAGE]):
+    for pair in found[:ON_PAGE]:
         before, after = to_pil(pair.loaded.image), Image.open(pair.after)
         if translator.options.restore_size:
-            before = restored(before, pair.loaded.size, translator.options.resize, translator.options.background)
+            before = restored(before, pair.loaded.size, *translator.framing)
         name = html.escape(pair.loaded.item.name, quote=True).encode("utf-8", "replace").decode()
-        cards.append(CARD.substitute(name=name, before=data_url(before), after=data_url(after), number=number))
+        cards.append(CARD.substitute(name=name, before=data_url(before), after=data_url(after)))
     config = translator.pipeline.config
     told = html.escape(caption(config, how(translator.pipeline)))
     told += html.escape(f" · {len(cards)} of the images in {translator.options.input.name}")

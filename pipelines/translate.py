@@ -23,9 +23,9 @@ from datasets.keyed import key
 from datasets.tree import IMAGE_ENDINGS, Item, Tree
 from pipelines import showing, weights
 from pipelines.machine import use_cores
-from pipelines.meeting import meet
 from pipelines.outputs import FAILURES, MANIFEST, WORK, Entry, Outputs
 from pipelines.pipeline import Pipeline
+from pipelines.rendezvous import rendezvous
 from pipelines.translator import Ended, Translator, carried
 
 log = logging.getLogger("flowferry")
@@ -35,18 +35,21 @@ TOLD = 10  # failures that are told on the screen; all of them are in the file
 
 def run(options: TranslateOptions, folder: Path) -> int:
     """Translates `options.input` into `options.output`; returns 1 if any file failed."""
-    check_background(options.background)
+    if options.background is not None:
+        check_background(options.background)
     patience = timedelta(days=7)
-    meet(patience)
+    rendezvous(patience)
     state = PartialState(cpu=not torch.accelerator.is_available(), timeout=patience)
     use_cores()
     pipeline = Pipeline.from_pretrained(folder, device=state.device)
     pipeline = pipeline.using(solver=options.solver, steps=options.steps, guidance=options.guidance)
     check(pipeline, options)
+    if options.labels is None and pipeline.config.asked_classes:
+        pipeline = pipeline.using(guidance=0)  # no class is asked for
     translator = Translator(pipeline, options)
     if options.input.is_file():
         return one_file(translator, options) if state.is_main_process else 0
-    return whole_tree(translator, options, state, settings(options, pipeline, folder))
+    return whole_tree(translator, options, state, settings(translator, folder))
 
 
 def check(pipeline: Pipeline, options: TranslateOptions) -> None:
@@ -60,17 +63,22 @@ def check(pipeline: Pipeline, options: TranslateOptions) -> None:
     pipeline.checked_labels(None if options.labels is None else torch.tensor([options.labels]), 1)
 
 
-def settings(options: TranslateOptions, pipeline: Pipeline, folder: Path) -> Entry:
+def settings(translator: Translator, folder: Path) -> Entry:
     """All that an output depends on beside its input and its path: the first line of the manifest."""
-    named = ("labels", "reverse", "resize", "restore_size", "background", "suffix")
-    solver = pipeline.config.solver
+    options, solver = translator.options, translator.pipeline.config.solver
+    resize, background = translator.framing
     return {
         "flowferry": weights.VERSION,
         "weights_sha256": weights.digest(folder),
         "solver": solver.name,
         "steps": solver.steps,
         "guidance": solver.guidance,
-        **{name: getattr(options, name) for name in named},
+        "labels": options.labels,
+        "reverse": options.reverse,
+        "resize": resize,
+        "restore_size": options.restore_size,
+        "background": background,
+        "suffix": options.suffix,
     }
 
 

@@ -15,14 +15,13 @@ from torch import Tensor
 
 from configs.checks import UserError
 from configs.cli import TranslateOptions
+from configs.parts import ImageFolderConfig
 from datasets.imagefiles import decode, framed, read, restored, to_tensor
 from datasets.pixels import to_pil
 from datasets.tree import Item
 from pipelines.outputs import Entry, Outputs, sha256
 from pipelines.pipeline import Pipeline
 
-BLOCK = {"cpu": 32}  # images that the network sees at a time, by kind of device: 32 is the fastest on a CPU
-BLOCK_ELSEWHERE = 256
 FILE_THREADS = 4  # that read, and as many that write, beside the computing
 
 T = TypeVar("T")
@@ -41,6 +40,13 @@ class Loaded(NamedTuple):
     animated: bool
 
 
+class Framing(NamedTuple):
+    """How an image comes to the network's size, and the colour under and around it."""
+
+    resize: str
+    background: str
+
+
 class Ended(NamedTuple):
     """A file of which there is nothing left to do: what the journal is to say of it."""
 
@@ -56,6 +62,14 @@ class Translator:
     pipeline: Pipeline
     options: TranslateOptions
 
+    @property
+    def framing(self) -> Framing:
+        """As asked, else as the images that the network was trained on."""
+        config, options = self.pipeline.config, self.options
+        start = config.target if options.reverse else config.source
+        trained = start if isinstance(start, ImageFolderConfig) else ImageFolderConfig()
+        return Framing(options.resize or trained.resize, options.background or trained.background)
+
     def load(self, root: Path, outputs: Outputs | None, job: tuple[Item, Entry | None]) -> Loaded | Ended:
         """Reads, checks and frames one file; nothing of that if it is done already."""
         item, before = job
@@ -67,19 +81,18 @@ class Translator:
             if outputs is not None and before is not None and outputs.is_done(before, item.output, digest):
                 return Ended("already there", before)
             channels, height, width = self.pipeline.config.shape
-            image, animated = decode(data, channels, self.options.background)
-            frame = framed(image, (width, height), self.options.resize, self.options.background)
+            image, animated = decode(data, channels, self.framing.background)
+            frame = framed(image, (width, height), *self.framing)
             return Loaded(item, digest, to_tensor(frame), image.size, animated)
         except UserError as error:
             return failed(item, error)
 
     def carry(self, images: list[Tensor]) -> Tensor:
         """[C, H, W] each -> [B, C, H, W] on the CPU, computed in whole blocks."""
-        block = BLOCK.get(self.pipeline.device.type, BLOCK_ELSEWHERE)
         x = torch.stack(images)
-        x = torch.cat([x, x[:1].expand(-len(x) % block, *x.shape[1:])])
+        x = torch.cat([x, x[:1].expand(-len(x) % self.pipeline.block, *x.shape[1:])])
         labels, reverse = self.labels(len(x)), self.options.reverse
-        return self.pipeline.translate(x, labels, reverse=reverse, batch_size=block)[: len(images)].cpu()
+        return self.pipeline.translate(x, labels, reverse=reverse)[: len(images)].cpu()
 
     def way(self, images: Tensor) -> Tensor:
         """[B, C, H, W] -> every point of the way [steps + 1, B, C, H, W], on the CPU."""
@@ -93,7 +106,7 @@ class Translator:
         """A result [C, H, W] as a PNG file, at the input's size if that was asked for."""
         image = to_pil(result)
         if self.options.restore_size:
-            image = restored(image, size, self.options.resize, self.options.background)
+            image = restored(image, size, *self.framing)
         return png(image)
 
 

@@ -50,7 +50,8 @@ def test_list_names_every_pipeline_and_what_is_trained(here, capsys):
     assert launch.main(["list"]) == 0
     told = capsys.readouterr().out
     assert all(name in told for name in PIPELINES)
-    assert f"which is used first: {PUBLISHED} (drawn data), noise2mnist-cfg-published (drawn data)" in told
+    assert f"(used before shipped weights): {PUBLISHED} (drawn data), noise2mnist-cfg-published (drawn data)" in told
+    assert "unrecognized" in error_of(capsys, "list", "--all").lower()
 
 
 @pytest.mark.parametrize("name", PIPELINES)
@@ -108,9 +109,13 @@ def test_a_run_folder_is_a_pipeline(here, capsys):
         (["sample", "--pipeline", "noise2mnist-cfg-published", "--labels", "3-12"], ["'3-12'", "0 to 9"]),
         (
             ["sample", "--pipeline", "noise2mnist-cfg-published", "--solver", "eulr"],
-            ["'eulr'", "euler, midpoint, heun, rk4"],
+            ["'eulr'", "euler", "midpoint", "heun", "rk4"],
         ),
         (["sample", "--pipeline", "noise2mnist-cfg-published", "--steps", "0"], ["steps: found 0", "≥ 1"]),
+        (
+            ["sample", "--pipeline", "noise2mnist-cfg-published", "--count", "3", "--per-label", "2"],
+            ["--per-label", "--count 3"],
+        ),
         (
             ["sample", "--pipeline", PUBLISHED, "--labels", "3"],
             [f"{PUBLISHED} knows no classes"],
@@ -178,6 +183,16 @@ def test_sample_writes_the_asked_labels(here, tmp_path):
     assert names == [f"{i:05d}-{label}.png" for i, label in enumerate((3, 5, 6, 3, 5, 6))]
     assert Image.open(tmp_path / names[0]).size == (28, 28)
     assert (tmp_path / "sheet.png").exists()
+
+
+def test_fewer_samples_leave_none_of_an_earlier_run_in_the_run_s_own_folder(here, tmp_path, caplog):
+    for where in ([], ["--output", str(tmp_path)]):
+        for count in ("5", "3"):
+            argv = ["sample", "--pipeline", "noise2mnist-cfg-published", "--count", count, "--steps", "1", *where]
+            assert launch.main(argv) == 0
+    assert len(list((here / "runs/noise2mnist-cfg-published/sampled").glob("0*.png"))) == 3
+    assert len(list(tmp_path.glob("0*.png"))) == 5  # which may be anybody's
+    assert "2 images of an earlier run are still there" in caplog.text
 
 
 def test_sample_of_a_translation_draws_its_source(here, tmp_path):

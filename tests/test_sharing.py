@@ -155,12 +155,15 @@ def test_what_no_hub_has_is_refused_in_one_line(
     monkeypatch.setattr(hub, "snapshot_download", offline)
     with pytest.raises(UserError, match=r"someone/weights: no such folder here.*no network"):
         Pipeline.from_pretrained("someone/weights")
-    with pytest.raises(UserError, match="no weights in no-such-folder"):
+    with pytest.raises(UserError, match="no pipeline 'no-such-folder'; accepted: fashion2mnist"):
         Pipeline.from_pretrained("no-such-folder")
     assert launch.main("sample --pipeline someone/weights".split()) == 2
     assert capsys.readouterr().err.count("\n") == 1
     with pytest.raises(UserError, match="user/name"):
         hub.push(Path(), "../elsewhere/x", private=False, token=None)
+    monkeypatch.setattr(hub, "snapshot_download", None)  # a run that is not there is nobody's user/name
+    with pytest.raises(UserError, match="no weights in runs/mine: train them first"):
+        Pipeline.from_pretrained("runs/mine")
 
 
 def test_export_writes_a_run_s_weights_and_a_card_with_what_was_measured(

@@ -1,6 +1,7 @@
 """Weights that come along: they are what they say, and they work before anything was trained."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from configs.cli import trained_folder
-from configs.places import FEATURES, SHIPPED
+from configs.places import FEATURES, SHIPPED, trained_folder
 from configs.presets import PIPELINES
 from datasets import build_samplers
 from datasets.pixels import to_images
@@ -33,6 +33,7 @@ def test_they_are_small_named_and_measured(name: str) -> None:
     measured = json.loads((folder / weights.EVALUATION).read_text())
     assert measured["weights_sha256"] == sha256(folder / weights.WEIGHTS)
     assert measured["data"] == "real"
+    assert measured["features"]["sha256"] == sha256(FEATURES / "mnist.safetensors")
     card = (folder / "README.md").read_text()
     assert "accelerate launch launch.py --pipeline" in card
     assert f"{measured['target']['frechet']:g}" in card
@@ -78,8 +79,10 @@ def test_ones_own_run_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert trained_folder("fashion2mnist") == SHIPPED / "fashion2mnist"
     own.mkdir(parents=True)  # begun, but without weights yet
     assert trained_folder("fashion2mnist") == SHIPPED / "fashion2mnist"
-    Pipeline(PIPELINES["fashion2mnist"]).save_pretrained(own / "model")
+    assert Pipeline.from_pretrained("fashion2mnist").config.source.kind == "fashion-mnist"
+    Pipeline(replace(PIPELINES["fashion2mnist"], seed=7)).save_pretrained(own / "model")
     assert trained_folder("fashion2mnist") == own
+    assert Pipeline.from_pretrained("fashion2mnist").config.seed == 7
 
 
 def test_a_sample_of_shipped_weights_is_not_written_into_the_installation(
@@ -95,12 +98,12 @@ def test_a_sample_of_shipped_weights_is_not_written_into_the_installation(
 @pytest.mark.parametrize("name", [name for name in COMPLETE if PIPELINES[name].source.kind == "fashion-mnist"])
 def test_results_are_nearer_to_real_digits_than_the_garments_are(name: str, data_root: Path) -> None:
     """The shipped figures, in small: a classifier is surer of the results than of the garments."""
-    from pipelines.classifier import seen, trained_classifier
+    from pipelines.classifier import extract, trained_classifier
 
     pipe = Pipeline.from_pretrained(SHIPPED / name)
     source, _ = build_samplers(pipe.config, data_root=data_root, split="test", device=torch.device("cpu"))
     x0 = source.draw(64, seed=0, step=0).samples
     place = {"data_root": data_root, "folder": Path("no-such-folder"), "device": torch.device("cpu")}
     judge = trained_classifier(pipe.config.target, (1, 28, 28), classes=10, **place).classifier
-    before, after = (seen(judge, x)[1].max(dim=1).values.mean() for x in (x0, pipe.translate(x0, steps=10)))
+    before, after = (extract(judge, x)[1].max(dim=1).values.mean() for x in (x0, pipe.translate(x0, steps=10)))
     assert after > 0.75 and after > before + 0.1

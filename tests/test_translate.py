@@ -464,6 +464,28 @@ def test_resize_none_refuses_other_sizes_by_name(trained: Path, tmp_path: Path) 
     assert told["input"] == "other.png" and "29 × 28 pixels" in told["error"]
 
 
+def test_images_are_framed_as_those_that_the_pipeline_was_trained_on(tmp_path: Path) -> None:
+    from configs.parts import ImageFolderConfig, PracticalUNetConfig
+    from configs.presets import PIPELINES
+
+    fill, stretch = ImageFolderConfig(root="a", resize="fill"), ImageFolderConfig(root="b", resize="stretch")
+    config = PIPELINES["folders"]
+    config = replace(config, source=fill, target=stretch, model=PracticalUNetConfig(width=4), shape=(1, 28, 28))
+    weights, source = tmp_path / "weights", tmp_path / "in"
+    Pipeline(replace(config, solver=replace(config.solver, steps=1))).save_pretrained(weights)
+    source.mkdir()
+    noise(0, (60, 28)).save(source / "wide.png")
+
+    def made(name: str, *options: str) -> bytes:
+        assert translate(weights, source, tmp_path / name, *options) == 0
+        return (tmp_path / name / "wide.png").read_bytes()
+
+    assert made("untold") == made("fill", "--resize", "fill") != made("fit", "--resize", "fit")
+    stretched, filled = (made(f"back-{how}", "--reverse", "--resize", how) for how in ("stretch", "fill"))
+    assert made("back", "--reverse") == stretched != filled
+    assert rows(tmp_path / "untold" / "manifest.jsonl")[0]["resize"] == "fill"
+
+
 def test_labels_guidance_steps_and_solver_are_the_pipeline_s(tmp_path: Path) -> None:
     weights = saved(tmp_path / "weights", "noise2mnist-cfg-published", {"width": 4})
     pipeline = Pipeline.from_pretrained(weights)

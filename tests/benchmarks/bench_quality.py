@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # ahead of any oth
 
 from matplotlib.axes import Axes
 
-from configs.cli import data_root
+from configs.places import data_root
 from pipelines.figures import figure
 from pipelines.machine import described
 from pipelines.record import read_metrics

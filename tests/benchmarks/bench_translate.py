@@ -30,7 +30,6 @@ from configs.schema import SolverConfig  # noqa: E402
 from datasets.pixels import to_images  # noqa: E402
 from pipelines import Pipeline  # noqa: E402
 from pipelines.machine import described, use_cores  # noqa: E402
-from pipelines.translator import BLOCK, BLOCK_ELSEWHERE  # noqa: E402
 
 
 def export(data_root: Path, folder: Path, count: int) -> torch.Tensor:
@@ -49,12 +48,11 @@ def speed(args: argparse.Namespace) -> None:
         root = Path(name)
         images = export(args.data_root, root / "in", args.files)
         pipeline = Pipeline.from_pretrained(args.pipeline).using(steps=args.steps)
-        block = BLOCK.get(pipeline.device.type, BLOCK_ELSEWHERE)
-        pipeline.translate(images[:block], batch_size=block)
+        pipeline.translate(images[: pipeline.block])
         found: list[tuple[float, float]] = []
         for turn in range(args.rounds):
             begun = time.perf_counter()
-            pipeline.translate(images, batch_size=block)
+            pipeline.translate(images)
             bare = len(images) / (time.perf_counter() - begun)
             argv = ["translate", "--pipeline", args.pipeline, "--input", root / "in", "--output", root / str(turn)]
             begun = time.perf_counter()
@@ -63,7 +61,10 @@ def speed(args: argparse.Namespace) -> None:
             made = sum(1 for _ in (root / str(turn)).rglob("*.png"))
             assert (code, made) == (0, len(images)), (code, made)
             found.append((bare, files))
-        print(f"{described()}; {args.pipeline}, NFE {pipeline.evaluations}, blocks of {block}, {len(images)} files")
+        print(
+            f"{described()}; {args.pipeline}, NFE {pipeline.evaluations}, "
+            f"blocks of {pipeline.block}, {len(images)} files"
+        )
         for column, told in zip(zip(*found, strict=True), ("A images/s", "B files/s"), strict=True):
             print(f"{told:12} {statistics.median(column):8.1f} ({min(column):.1f}–{max(column):.1f})")
         ratios = [files / bare for bare, files in found]
