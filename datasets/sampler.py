@@ -18,6 +18,10 @@ class Batch(NamedTuple):
     samples: Tensor
     labels: Tensor | None
 
+    def at(self, rows: Tensor | slice) -> "Batch":
+        """The chosen rows, labels with their samples."""
+        return Batch(self.samples[rows], None if self.labels is None else self.labels[rows])
+
 
 class Sampler(Protocol):
     """An endless stream of batches that can be entered at any step."""

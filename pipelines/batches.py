@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from configs.schema import Config, TrainConfig
-from datasets import Batch, Sampler
+from datasets import Sampler
 from datasets.keyed import generator
 from pipelines.couplings import COUPLINGS, Pairing
 from pipelines.paths import PATHS
@@ -35,12 +35,6 @@ def steps_per_epoch(train: TrainConfig, target: Sampler) -> int:
     return math.ceil((target.size or train.epoch_size) / train.batch_size)
 
 
-def rows(batch: Batch, index: int, count: int) -> Batch:
-    """The index-th `count` samples of a batch."""
-    part = slice(index * count, (index + 1) * count)
-    return Batch(batch.samples[part], None if batch.labels is None else batch.labels[part])
-
-
 def coupled(coupling: str, source: Sampler, target: Sampler, count: int, seed: int, number: int) -> Pairing:
     """Pool `number` of `count` pairs. The last one is kept: the steps that share it come one after the other."""
     return _coupled(coupling, cast(Hashable, source), cast(Hashable, target), count, seed, number)
@@ -60,9 +54,8 @@ def draw_pairs(config: Config, source: Sampler, target: Sampler, count: int, *, 
     """
     batches = config.coupling_batches
     pool, index = divmod(step, batches)
-    x0, x1 = (
-        rows(batch, index, count) for batch in coupled(config.coupling, source, target, batches * count, seed, pool)
-    )
+    rows = slice(index * count, (index + 1) * count)
+    x0, x1 = (batch.at(rows) for batch in coupled(config.coupling, source, target, batches * count, seed, pool))
     device = x1.samples.device
     g = generator(device, seed, "time and dropout", step)
     t = torch.rand(count, generator=g, device=device) ** config.train.time_power

@@ -50,7 +50,7 @@ def everywhere(mean: Tensor) -> Tensor:
     return Sum.apply(mean) / dist.get_world_size()
 
 
-def globalize(network: nn.Module, kind: str) -> None:
+def synchronize(network: nn.Module, kind: str) -> None:
     """Puts a GlobalBatchNorm in the place of each BatchNorm2d, with its tensors. Raises UserError if there is none."""
     children = [(parent, name, child) for parent in network.modules() for name, child in parent.named_children()]
     found = [(parent, name, child) for parent, name, child in children if type(child) is nn.BatchNorm2d]

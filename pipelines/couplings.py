@@ -35,8 +35,8 @@ def by_label(source: Sampler, target: Sampler, count: int, seed: int, step: int)
     """x1 is any target sample with x0's label: garment class k with digit k."""
     if not source.classes or source.classes != target.classes or not isinstance(target, Labelled):
         raise UserError(
-            f"coupling label: found {source.classes} labels in the source and {target.classes} in the target, accepted "
-            "are images with as many of both"
+            f"coupling label: found {source.classes} classes in the source and {target.classes} in the target, "
+            "accepted are labelled images of as many classes"
         )
     x0 = source.draw(count, seed=key(seed, "source"), step=step)
     assert x0.labels is not None, "it has classes"
@@ -50,7 +50,7 @@ def transport(source: Sampler, target: Sampler, count: int, seed: int, step: int
     them would exploit in training and miss in sampling. With classes take `label_transport`.
     """
     x0, x1 = independent(source, target, count, seed, step)
-    return x0, permuted(x1, best_permutation(x0.samples, x1.samples))
+    return x0, x1.at(best_permutation(x0.samples, x1.samples))
 
 
 def label_transport(source: Sampler, target: Sampler, count: int, seed: int, step: int) -> Pairing:
@@ -67,17 +67,16 @@ def label_transport(source: Sampler, target: Sampler, count: int, seed: int, ste
     for label in x1.labels.unique():
         rows = (x1.labels == label).nonzero()[:, 0]
         chosen[rows] = rows[best_permutation(x0.samples[rows], x1.samples[rows])]
-    return x0, permuted(x1, chosen)
+    return x0, x1.at(chosen)
 
 
 def best_permutation(x0: Tensor, x1: Tensor) -> Tensor:
-    """π that minimises Σ ‖x1_π(i) − x0_i‖², exactly; x0 and x1 [B, …] -> int64 [B]."""
-    cost = torch.cdist(x0.flatten(1).double(), x1.flatten(1).double()).square()
-    return torch.as_tensor(linear_sum_assignment(cost.cpu().numpy())[1], device=x1.device)
+    """π that minimises Σ ‖x1_π(i) − x0_i‖², exactly; x0 and x1 [B, …] -> int64 [B].
 
-
-def permuted(batch: Batch, order: Tensor) -> Batch:
-    return Batch(batch.samples[order], None if batch.labels is None else batch.labels[order])
+    That is to maximise Σ x0_i·x1_π(i), because the sum of all squares is the same for each permutation.
+    """
+    products = x0.flatten(1).double() @ x1.flatten(1).double().T
+    return torch.as_tensor(linear_sum_assignment(products.cpu().numpy(), maximize=True)[1], device=x1.device)
 
 
 COUPLINGS: dict[str, Callable[[Sampler, Sampler, int, int, int], Pairing]] = {

@@ -5,7 +5,9 @@ from torch import Tensor, nn
 
 
 @torch.no_grad()
-def follow(average: nn.Module, model: nn.Module, decay: float, *, updates: int, unless: Tensor | None = None) -> None:
+def update_average(
+    average: nn.Module, model: nn.Module, decay: float, *, updates: int, unless: Tensor | None = None
+) -> None:
     """average ← d·average + (1 − d)·model, for parameters and buffers of two modules that are alike.
 
     The first update copies; after n `updates` d = min(decay, (1 + n)/(10 + n)), so that the first steps do not linger

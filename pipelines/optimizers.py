@@ -10,17 +10,11 @@ from torch.optim import Optimizer
 FEW = 16  # channels: a layer with fewer on either side is the network's first or last
 
 
-def as_matrix(kernel: Tensor) -> Tensor:
-    """[out, in, height, width] -> [out, the rest], sharing memory in whichever of the two layouts it lies."""
-    if kernel.is_contiguous():
-        return kernel.view(len(kernel), -1)
-    return kernel.permute(0, 2, 3, 1).view(len(kernel), -1)
-
-
 class KernelMuon(torch.optim.Muon):
-    """torch's Muon (Jordan et al. 2024), which accepts matrices alone, for convolution kernels: each as a matrix.
+    """torch's Muon (Jordan et al. 2024), which accepts matrices alone, for kernels: [out, in, h, w] as [out, in·h·w].
 
-    The update has the size of Adam's (Liu et al. 2025, eq. 4), so that one learning rate serves both.
+    The columns are in that order however a kernel lies in memory, and so is the momentum that is saved. The update
+    has the size of Adam's (Liu et al. 2025, eq. 4), so that one learning rate serves both.
     """
 
     found_inf: Tensor | None = None
@@ -28,16 +22,14 @@ class KernelMuon(torch.optim.Muon):
 
     def __init__(self, kernels: Iterable[nn.Parameter], lr: float) -> None:
         self.kernels = list(kernels)
-        matrices = [nn.Parameter(as_matrix(kernel.detach())) for kernel in self.kernels]
+        matrices = [nn.Parameter(kernel.detach().flatten(1)) for kernel in self.kernels]
         super().__init__(matrices, lr=lr, weight_decay=0.0, adjust_lr_fn="match_rms_adamw")
 
     def step(self, closure: Any = None) -> Any:
         (group,) = self.param_groups
         for kernel, matrix in zip(self.kernels, group["params"], strict=True):
-            matrix.data = as_matrix(kernel.detach())  # whose memory is another one once the model has been prepared
-            # A gradient may lie in another layout than its kernel; the order of its columns must be the kernel's.
-            like = torch.empty_like(kernel).copy_(kernel.grad) if kernel.grad is not None else None
-            matrix.grad = None if like is None else as_matrix(like)
+            matrix.data = kernel.detach().flatten(1)  # a view where the kernel is contiguous, otherwise a copy
+            matrix.grad = None if kernel.grad is None else kernel.grad.flatten(1)
         for matrix in group["params"]:  # as Muon begins, but before the first step, which may be refused
             self.state[matrix].setdefault("momentum_buffer", torch.zeros_like(matrix))
         touched = [*group["params"], *(state["momentum_buffer"] for state in self.state.values())]
@@ -46,6 +38,9 @@ class KernelMuon(torch.optim.Muon):
         if self.found_inf is not None:
             for tensor, old in zip(touched, before, strict=True):
                 tensor.detach().copy_(torch.where(self.found_inf.bool(), old, tensor))
+        for kernel, matrix in zip(self.kernels, group["params"], strict=True):
+            if not kernel.is_contiguous():
+                kernel.detach().copy_(matrix.detach().view(kernel.shape))
         return result
 
     def zero_grad(self, set_to_none: bool = True) -> None:

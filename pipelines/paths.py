@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -69,6 +70,7 @@ def diffusion(betas: Tensor) -> Path:
     """
     levels = len(betas)
     log_abar = torch.cat([betas.new_zeros(1), torch.log1p(-betas).cumsum(0)])
+    table_on = cache(log_abar.to)  # by device: a copy to a GPU waits for it
 
     def level(t: Tensor) -> Tensor:
         """s = T·(1 − t), which is a whole number where t is one of 1 − s/T but for its rounding."""
@@ -77,7 +79,7 @@ def diffusion(betas: Tensor) -> Path:
 
     def between(t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """log ᾱ at the levels on either side of t, and how far t is from the less noisy one, in (0, 1]."""
-        s, table = level(t), log_abar.to(t.device)
+        s, table = level(t), table_on(t.device)
         above = s.ceil().clamp(min=1).long()
         return table[above - 1], table[above], s - (above - 1)
 

@@ -67,13 +67,9 @@ def ancestral(path: Path, noise: Noise) -> Step:
 
 
 class Solver(NamedTuple):
-    """How to take a step on a path, the order of its error over a whole interval, and its forward evaluations.
-
-    order: None where noise is added.
-    """
+    """How to take a step on a path, and its forward evaluations."""
 
     step: Callable[[Path, Noise], Step]
-    order: int | None
     evaluations: int
 
 
@@ -82,13 +78,13 @@ def ode(step: Step) -> Callable[[Path, Noise], Step]:
     return lambda path, noise: step
 
 
-SOLVERS: dict[str, Solver] = {
-    "euler": Solver(ode(euler), order=1, evaluations=1),
-    "midpoint": Solver(ode(midpoint), order=2, evaluations=2),
-    "heun": Solver(ode(heun), order=2, evaluations=2),
-    "rk4": Solver(ode(rk4), order=4, evaluations=4),
-    "ancestral": Solver(ancestral, order=None, evaluations=1),
+ODES: dict[str, Solver] = {
+    "euler": Solver(ode(euler), evaluations=1),
+    "midpoint": Solver(ode(midpoint), evaluations=2),
+    "heun": Solver(ode(heun), evaluations=2),
+    "rk4": Solver(ode(rk4), evaluations=4),
 }
+SOLVERS = ODES | {"ancestral": Solver(ancestral, evaluations=1)}
 
 
 def trajectory(step: Step, v: Velocity, x: Tensor, grid: Tensor) -> Iterator[Tensor]:

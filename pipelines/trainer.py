@@ -16,6 +16,7 @@ from torch import Tensor
 
 from configs.changes import refuse_changes
 from configs.checks import UserError
+from configs.places import classifiers_of
 from configs.schema import Config, TrainConfig, read_config
 from datasets import Sampler, build_samplers
 from datasets.keyed import key
@@ -23,16 +24,16 @@ from datasets.samplers import Split
 from models import build_model, placed
 from pipelines import checkpoint, weights
 from pipelines.batches import Pairs, draw_pairs, steps_per_epoch
-from pipelines.batchnorm import globalize
-from pipelines.ema import follow
-from pipelines.machine import has_bf16, keep_freed_memory, use_cores
-from pipelines.meeting import meet
+from pipelines.batchnorm import synchronize
+from pipelines.ema import update_average
+from pipelines.machine import best_device, has_bf16, keep_freed_memory, use_cores
 from pipelines.optimizers import OPTIMIZERS
 from pipelines.pipeline import Pipeline
 from pipelines.record import Record, last_measured
+from pipelines.rendezvous import rendezvous
 from pipelines.schedules import learning_rate
 from pipelines.stop import StopSignal
-from pipelines.watch import Watch
+from pipelines.validation import Validation
 
 log = logging.getLogger("flowferry")
 
@@ -63,7 +64,7 @@ class Trainer:
         torch.manual_seed(key(config.seed, "weights"))
         model = placed(build_model(config), config, self.accelerator.device, train=True)
         if config.train.sync_batchnorm:
-            globalize(model, config.model.kind)
+            synchronize(model, config.model.kind)
         self.average = copy.deepcopy(model).eval() if config.train.ema else None
         self.bare = model
         self.optimizers = OPTIMIZERS[config.train.optimizer](model, config.train.lr)
@@ -71,8 +72,10 @@ class Trainer:
         self.data_root = data_root
         self.pipeline = Pipeline(config, self.model)
         self.shown = Pipeline(config, self.bare if self.average is None else self.average)
-        test, classifiers = (self.test_source, self.test_target), folder.parent / "classifiers"
-        self.watch = Watch(config=config, target=self.target, test=test, data_root=data_root, folder=classifiers)
+        test, classifiers = (self.test_source, self.test_target), classifiers_of(folder)
+        self.validation = Validation(
+            config=config, target=self.target, test=test, data_root=data_root, folder=classifiers
+        )
         self.steps_per_epoch = steps_per_epoch(config.train, self.target)
         self.total = self.steps_per_epoch * config.train.epochs
         if config.train.max_steps:
@@ -80,6 +83,7 @@ class Trainer:
         self.step, self.seconds, self.skipped, self.leaving = 0, 0.0, 0, 0
         self.shown_at = 0  # the last step that was measured and drawn
         self._unread: list[Step] = []
+        self._halted = torch.zeros((), dtype=torch.bool, device=self.accelerator.device)
         self._since = time.perf_counter()
         self._clock = 0.0  # this process's own seconds of training; `seconds` is the main process's, as last agreed
 
@@ -111,6 +115,8 @@ class Trainer:
         norm = self._clip_gradients()
         loss = self.accelerator.reduce(loss, "mean")
         refused = ~(loss + norm).isfinite()
+        if self.train.on_nonfinite == "stop" and not self.scales_loss:
+            refused = self._halted = refused | self._halted  # nor is anything touched before the host reads of it
         if not self.scales_loss:  # whose scaler sees to the optimisers by itself
             for optimizer in self.optimizers:
                 optimizer.found_inf = refused.float()  # type: ignore[attr-defined]
@@ -121,7 +127,9 @@ class Trainer:
             optimizer.zero_grad()
         if self.average is not None and self.train.ema:
             goes_on = self.train.on_nonfinite == "skip" or self.scales_loss
-            follow(self.average, self.bare, self.train.ema, updates=self.step, unless=refused if goes_on else None)
+            update_average(
+                self.average, self.bare, self.train.ema, updates=self.step, unless=refused if goes_on else None
+            )
         self.step += 1
         self._unread.append(Step(self.step, lr, torch.stack([loss, norm])))
 
@@ -273,7 +281,7 @@ class Trainer:
 
 def make_accelerator(train: TrainConfig) -> Accelerator:
     """Accelerate on the GPUs there are, else on the CPU with all of its cores."""
-    meet()
+    rendezvous()
     accelerator = Accelerator(mixed_precision=precision(train), cpu=not torch.accelerator.is_available())
     if accelerator.device.type == "cpu":
         use_cores(train.threads)
@@ -287,5 +295,4 @@ def precision(train: TrainConfig) -> str | None:
         return {"fp32": "no"}.get(train.precision, train.precision)
     if os.environ.get("ACCELERATE_MIXED_PRECISION", "no") != "no":
         return None
-    device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
-    return "bf16" if has_bf16(device) else "no"
+    return "bf16" if has_bf16(best_device()) else "no"

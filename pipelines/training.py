@@ -33,7 +33,9 @@ def run(trainer: Trainer) -> int:
     trainer.tell("%s", trainer.describe())
     unshown = to_be_shown(trainer)
     if trainer.progress >= 1 and not unshown:
-        trainer.tell("%s is trained to step %d; --train.epochs or --train.minutes go on", trainer.folder, trainer.step)
+        trainer.tell(
+            "%s is trained to step %d; raise --train.epochs or --train.minutes to go on", trainer.folder, trainer.step
+        )
         trainer.part()
         return 0
     trainer.stop.install()
@@ -73,7 +75,7 @@ def stopped(trainer: Trainer, problem: Exception) -> int:
 def ended(trainer: Trainer) -> int:
     """Says where the run ended. Returns the exit code."""
     if trainer.leaving:
-        trainer.tell("asked to leave: step %d is saved; the same command goes on from there", trainer.step)
+        trainer.tell("stopped by a signal: step %d is saved; the same command goes on from there", trainer.step)
         return 128 + trainer.leaving
     trainer.tell(
         "trained to step %d in %.1f minutes: weights in %s",
@@ -163,7 +165,8 @@ def accepted(trainer: Trainer, step: int, values: dict[str, float]) -> dict[str,
     raise NotFinite(
         f"step {step}: loss {loss}, gradient norm {norm}; the weights were not touched. "
         f"Last checkpoint: {last_checkpoint(trainer)}. "
-        f"Try a lower --train.lr (found {trainer.train.lr}) or --train.clip-norm 1"
+        f"Try --train.on-nonfinite skip; or, in another --output-dir, a lower --train.lr (found {trainer.train.lr}) or "
+        "--train.clip-norm 1"
     )
 
 
@@ -193,7 +196,7 @@ def show(trainer: Trainer, record: Record | None) -> None:
         when = f"epoch {trainer.step / trainer.steps_per_epoch:.3g}, step {trainer.step}"
         shown, what = drawing(trainer.config), (trainer.shown, trainer.test_source, trainer.test_target)
         with suppress(Asked), trainer.stop.breaking_off():
-            measured = trainer.watch.measured(trainer.shown)
+            measured = trainer.validation.measured(trainer.shown)
             pictures = shown.pictures(*what, when)
             frames = shown.frames(*what) if trainer.progress >= 1 else []
             trainer.shown_at = trainer.step

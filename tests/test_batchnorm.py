@@ -11,7 +11,7 @@ from torch import nn
 
 from configs.checks import UserError
 from models import build_model
-from pipelines.batchnorm import GlobalBatchNorm, globalize
+from pipelines.batchnorm import GlobalBatchNorm, synchronize
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def network() -> nn.Sequential:
 def test_of_one_process_it_is_torchs_own(alone: None, dtype: torch.dtype, rounding: float) -> None:
     own = network()
     ours = copy.deepcopy(own)
-    globalize(ours, "test")
+    synchronize(ours, "test")
     for step in range(3):
         x = torch.randn(5, 2, 9, 9, generator=torch.Generator().manual_seed(step)) * 3 + 1
         weight = torch.randn(6, 7, 7, generator=torch.Generator().manual_seed(step))
@@ -51,7 +51,7 @@ def test_of_one_process_it_is_torchs_own(alone: None, dtype: torch.dtype, roundi
 def test_the_network_keeps_its_tensors_and_their_names(tiny: Callable) -> None:
     plain = build_model(tiny("denoise-mnist"))
     before, order = copy.deepcopy(plain.state_dict()), [name for name, _ in plain.named_parameters()]
-    globalize(plain, "course-unet")
+    synchronize(plain, "course-unet")
     assert sum(isinstance(m, GlobalBatchNorm) for m in plain.modules()) > 5
     assert not any(type(m) is nn.BatchNorm2d for m in plain.modules())
     assert [name for name, _ in plain.named_parameters()] == order
@@ -60,4 +60,4 @@ def test_the_network_keeps_its_tensors_and_their_names(tiny: Callable) -> None:
 
 def test_a_network_without_it_is_refused_in_one_line(tiny: Callable) -> None:
     with pytest.raises(UserError, match=r"^--train.sync-batchnorm: found the network patch-unet, accepted are [^\n]*$"):
-        globalize(build_model(tiny("fashion2mnist")), "patch-unet")
+        synchronize(build_model(tiny("fashion2mnist")), "patch-unet")

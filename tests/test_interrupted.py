@@ -16,7 +16,7 @@ from configs.checks import UserError
 from pipelines import training
 from pipelines.pictures import drawing
 from pipelines.trainer import Trainer
-from pipelines.watch import Watch
+from pipelines.validation import Validation
 
 
 @pytest.fixture(autouse=True)
@@ -74,9 +74,9 @@ def test_asked_to_leave_while_it_draws_it_breaks_off_and_the_next_run_draws(
         return real(*args)
 
     pictures = drawing(config)
-    real = getattr(Watch if what == "measured" else pictures, what)
+    real = getattr(Validation if what == "measured" else pictures, what)
     if what == "measured":
-        monkeypatch.setattr(Watch, "measured", lambda *args: asked(*args))
+        monkeypatch.setattr(Validation, "measured", lambda *args: asked(*args))
     else:
         monkeypatch.setattr(training, "drawing", lambda config: pictures._replace(**{what: asked}))
     assert training.run(trainer) == 128 + signum
@@ -158,7 +158,7 @@ MOMENTS = {
     "within an accumulated batch": ("pipelines.pipeline:Pipeline.loss", 8),
     "before a step in the middle of an epoch": ("pipelines.trainer:Trainer.train_step", 6),
     "after the last step of an epoch": ("pipelines.training:show", 1),
-    "while it measures": ("pipelines.watch:held_out_loss", 2),
+    "while it measures": ("pipelines.validation:held_out_loss", 2),
     "while it draws": ("pipelines.sheets:sheet", 3),
     "before it writes a checkpoint": ("pipelines.trainer:Trainer.save", 2),
     "within a checkpoint's tensors": ("pipelines.checkpoint:save_file", 6),

@@ -10,26 +10,11 @@ from configs.checks import UserError
 from configs.presets import PIPELINES
 from configs.schema import TrainConfig
 from models import build_model
-from pipelines.optimizers import OPTIMIZERS, KernelMuon, as_matrix
+from pipelines.optimizers import OPTIMIZERS, KernelMuon
 
 
 def numbers(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-
-
-@pytest.mark.parametrize("shape", [(6, 4), (6, 4, 3, 3), (6, 1, 3, 3), (6, 4, 1, 1), (1, 4, 3, 3)])
-@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_a_matrix_shares_memory_with_its_kernel_in_either_layout(shape, layout):
-    if len(shape) == 2 and layout == torch.channels_last:
-        pytest.skip("a matrix has one layout")
-    kernel = numbers(*shape).contiguous(memory_format=layout)
-    matrix = as_matrix(kernel)
-    assert matrix.shape == (shape[0], kernel[0].numel())
-    assert matrix.data_ptr() == kernel.data_ptr()
-    for row, plane in zip(matrix, kernel, strict=True):
-        torch.testing.assert_close(row.sort().values, plane.flatten().sort().values)
-    matrix.zero_()
-    assert not kernel.any()
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
@@ -47,8 +32,10 @@ def test_kernels_move_as_torchs_muon_moves_their_matrices(layout, gradients):
         theirs.step()
         ours.zero_grad()
     assert kernel.grad is None
-    # The order of the columns differs between layouts, and Newton–Schulz runs in bfloat16.
-    torch.testing.assert_close(kernel.detach().flatten(1), oracle.detach(), atol=5e-3, rtol=0)
+    assert torch.equal(kernel.detach().flatten(1), oracle.detach())
+    # What is saved of one layout goes on in the other.
+    (mine,), (plain,) = (list(optimizer.state.values()) for optimizer in (ours, theirs))
+    assert torch.equal(mine["momentum_buffer"], plain["momentum_buffer"])
 
 
 def test_kernels_whose_memory_is_another_one_since_move_too():
@@ -68,8 +55,12 @@ def test_every_parameter_has_one_optimiser(name, pipeline):
     torch.manual_seed(0)
     model = build_model(PIPELINES[pipeline])
     optimizers = OPTIMIZERS[name](model, 1e-3)
-    places = [p.data_ptr() for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]]
-    assert sorted(places) == sorted(p.data_ptr() for p in model.parameters())
+    theirs = [
+        p
+        for optimizer in optimizers
+        for p in (optimizer.kernels if isinstance(optimizer, KernelMuon) else optimizer.param_groups[0]["params"])
+    ]
+    assert sorted(map(id, theirs)) == sorted(map(id, model.parameters()))
     before = [p.detach().clone() for p in model.parameters()]
     for p in model.parameters():
         p.grad = torch.randn_like(p)

@@ -5,8 +5,9 @@ from functools import partial
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from pipelines.paths import PATHS, PREDICTIONS, Path, Prediction
+from pipelines.paths import PATHS, PREDICTIONS, Path, Prediction, diffusion
 
 each_path = pytest.mark.parametrize("path", PATHS.values(), ids=PATHS.keys())
 each_prediction = pytest.mark.parametrize("prediction", PREDICTIONS.values(), ids=PREDICTIONS.keys())
@@ -28,6 +29,26 @@ def pair(count: int, shape: tuple[int, ...], seed: int = 0) -> tuple[torch.Tenso
 
 def test_the_paths_and_their_levels_are_these() -> None:
     assert {name: path.levels for name, path in PATHS.items()} == LEVELS
+
+
+class Copies(TorchDispatchMode):
+    """Counts what is copied from one device to another, which a GPU makes the host wait for."""
+
+    found = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        self.found += func.name() == "aten::_to_copy" and (kwargs or {}).get("device") is not None
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_device_is_given_a_path_s_table_once() -> None:
+    path = diffusion(torch.linspace(1e-4, 0.02, 10, dtype=torch.float64))
+    t = torch.rand(3, device="meta")  # stands in for a GPU
+    for wanted in (1, 0):
+        with Copies() as copies:
+            for function in (path.alpha, path.beta, path.dalpha, path.dbeta):
+                function(t)
+        assert copies.found == wanted
 
 
 @each_path

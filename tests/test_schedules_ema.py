@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from configs.schema import TrainConfig
-from pipelines.ema import follow
+from pipelines.ema import update_average
 from pipelines.schedules import SCHEDULES, learning_rate
 
 
@@ -73,7 +73,7 @@ def test_the_average_follows_parameters_and_buffers_as_its_formula_says(decay: f
                 model(torch.randn(8, 3) + n)  # moves BatchNorm's statistics
                 for p in model.parameters():
                     p.add_(torch.randn_like(p))
-        follow(average, model, decay, updates=n)
+        update_average(average, model, decay, updates=n)
         d = min(decay, (1 + n) / (10 + n))
         for name, tensor in model.state_dict().items():
             mixed = d * by_hand[name] + (1 - d) * tensor
@@ -90,5 +90,5 @@ def test_the_first_update_copies() -> None:
     with torch.no_grad():
         for p in model.parameters():
             p.add_(torch.randn_like(p))
-    follow(average, model, 0.9, updates=0)
+    update_average(average, model, 0.9, updates=0)
     assert all(torch.equal(mine, theirs) for mine, theirs in zip(average.parameters(), model.parameters(), strict=True))

@@ -1,6 +1,5 @@
 """The trainer: the same numbers whatever the processes, parts and interruptions; and leaving cleanly."""
 
-import copy
 import json
 import math
 import os
@@ -21,6 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from configs.checks import UserError
 from configs.presets import PIPELINES
 from datasets import build_sampler
+from models import build_model
 from pipelines import Pipeline, checkpoint
 from pipelines.trainer import Trainer
 from pipelines.training import run
@@ -161,11 +161,17 @@ def another_precision():
 @pytest.mark.usefixtures("another_precision")
 @pytest.mark.parametrize("name", ["fashion2mnist", "noise2mnist-cfg", "noise2mnist-cfg-published"])
 @pytest.mark.parametrize("precision, tolerance", [("fp32", 1e-5), ("bf16", 2e-2)])
-def test_the_trainer_s_losses_are_those_of_plain_float32(tiny, tmp_path, name, precision, tolerance):
-    """Its memory layout, autocast and parts of a batch change the loss by no more than the precision rounds."""
+@pytest.mark.parametrize("compiler", ["no", "aot_eager"])  # the latter needs no C compiler
+def test_the_trainer_s_losses_are_those_of_plain_float32(
+    tiny, tmp_path, monkeypatch, name, precision, tolerance, compiler
+):
+    """Its memory layout, autocast and compilation change the loss by no more than the precision rounds."""
+    monkeypatch.setenv("ACCELERATE_DYNAMO_BACKEND", compiler)  # as `accelerate launch --dynamo_backend` does
     trainer = Trainer(config_of(tiny, 4, name, precision=precision, accumulate=1), tmp_path, data_root=Path("data"))
+    assert (trainer.model is trainer.bare) == (compiler == "no")
     for step in range(4):
-        plain = copy.deepcopy(trainer.bare).to(memory_format=torch.contiguous_format)
+        plain = build_model(trainer.config).to(memory_format=torch.contiguous_format)  # no copy: it would autocast too
+        plain.load_state_dict(trainer.bare.state_dict())
         expected = Pipeline(trainer.config, plain).loss(*trainer.global_batch(step)).item()
         trainer.train_step()
         ((_, values),) = trainer.read()
@@ -200,6 +206,26 @@ def test_a_non_finite_step_stops_before_the_weights_are_touched(tiny, tmp_path, 
     assert len(after) > 2 * len(trainer.bare.state_dict())
     assert all(torch.equal(tensor, poisoned.before[name]) for name, tensor in after.items())
     assert [row["step"] for row in metrics(tmp_path)] == [1, 2]
+
+
+@pytest.mark.parametrize("name", ["fashion2mnist", "noise2mnist-cfg-published"])  # Muon; batch statistics
+def test_nothing_is_touched_before_the_host_reads_that_a_step_was_not_finite(tiny, tmp_path, name, monkeypatch):
+    """As on a GPU, where the steps after it have been taken by then."""
+    monkeypatch.setattr(Trainer, "readable", property(lambda self: len(self._unread) >= 4))
+    trainer = Trainer(config_of(tiny, 8, name), tmp_path, data_root=Path("data"))
+    draw, kept = trainer.global_batch, {}
+
+    def poisoned(step):
+        pairs = draw(step)
+        if step == 1:
+            pairs.x1[0] = math.nan
+            kept.update(tensors_of(trainer))
+        return pairs
+
+    trainer.global_batch = poisoned
+    assert run(trainer) == 1
+    assert trainer.step == 4
+    assert all(torch.equal(tensor, kept[name]) for name, tensor in tensors_of(trainer).items())
 
 
 @pytest.mark.parametrize("name", ["fashion2mnist", "noise2mnist-cfg-published"])  # Muon; batch statistics
@@ -341,6 +367,30 @@ def test_another_training_in_the_same_folder_is_refused(tiny, tmp_path):
     trained(config_of(tiny, 2), tmp_path)
     with pytest.raises(UserError, match=r"train\.lr \(found 0\.5, begun with 0\.001\)"):
         run(Trainer(config_of(tiny, 4, lr=0.5), tmp_path, data_root=Path("data")))
+    config = config_of(tiny, 4)
+    other = replace(config, target=replace(config.target, count=63))
+    with pytest.raises(UserError, match=r"another run: target\.count \(found 63, begun with 64\); accepted"):
+        run(Trainer(other, tmp_path, data_root=Path("data")))
+
+
+def test_a_run_that_met_a_non_finite_step_goes_on_without_it(tiny, tmp_path):
+    """With the option that the message names."""
+
+    def go(**changes) -> int:
+        trainer = Trainer(config_of(tiny, 4, checkpoint_steps=1, **changes), tmp_path, data_root=Path("data"))
+        draw = trainer.global_batch
+
+        def poisoned(step):
+            pairs = draw(step)
+            if step == 2:
+                pairs.x1[0] = math.nan
+            return pairs
+
+        trainer.global_batch = poisoned
+        return run(trainer)
+
+    assert (go(), go(), go(on_nonfinite="skip")) == (1, 1, 0)
+    assert metrics(tmp_path)[-1]["step"] == 4
 
 
 def test_a_broken_newest_checkpoint_is_named_and_the_older_one_resumed(tiny, tmp_path, caplog):
@@ -378,7 +428,7 @@ def test_a_signal_saves_and_leaves(tmp_path, launcher, signum, code):
     else:
         process.send_signal(signum)
     assert process.wait(timeout=60) == code
-    wait_for(lambda: "asked to leave" in (tmp_path / "log").read_text(), "the farewell")
+    wait_for(lambda: "stopped by a signal" in (tmp_path / "log").read_text(), "the farewell")
     newest = max((tmp_path / "checkpoints").glob("step-*")).name
     assert int(newest.removeprefix("step-")) == metrics(tmp_path)[-1]["step"]
     Pipeline.from_pretrained(tmp_path)
