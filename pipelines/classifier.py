@@ -1,4 +1,4 @@
-"""A small classifier of a data set's images: what measures see with, and the judge of what was asked."""
+"""A small classifier of a data set's images: its features are what measures compare, its classes what was asked."""
 
 import hashlib
 import json
@@ -15,14 +15,22 @@ from tqdm import trange
 
 from configs.checks import UserError
 from configs.cli import FeaturesOptions
-from configs.parts import AugmentConfig, ImageFolderConfig, SamplerConfig
-from configs.places import FEATURES, RUNS
+from configs.parts import (
+    AugmentConfig,
+    DrawnColoursConfig,
+    DrawnDigitsConfig,
+    DrawnGarmentsConfig,
+    ImageFolderConfig,
+    SamplerConfig,
+)
+from configs.places import FEATURES, RUNS, classifiers_of
 from configs.schema import Config
 from datasets import Sampler, build_sampler
 from datasets.augment import augmented
+from datasets.folders import listed
 from datasets.keyed import generator, key
 from pipelines.checkpoint import sha256
-from pipelines.machine import has_bf16, use_cores
+from pipelines.machine import best_device, has_bf16, use_cores
 from pipelines.optimizers import muon
 from pipelines.weights import load_strictly, save_tensors
 
@@ -77,7 +85,7 @@ class Classifier(nn.Module):
         return self.head(self.features(images))
 
 
-class Judge(NamedTuple):
+class TrainedClassifier(NamedTuple):
     """A trained classifier, its accuracy on the test images, and the SHA-256 of its file."""
 
     classifier: Classifier
@@ -93,8 +101,11 @@ def train_classifier(
     The same data and seed give the same one on the same machine; torch's own generator is left as it was. Raises
     UserError for a sampler without labels or without an end.
     """
-    if not train.classes or train.size is None or len(train.shape) != 3:
-        raise UserError("a classifier learns from labelled images: found a sampler of another kind")
+    if train.classes < 2 or train.size is None or len(train.shape) != 3:
+        raise UserError(
+            f"a classifier learns from labelled images of two classes or more: found {train.classes} classes of "
+            f"{train.size or 'endless'} samples of shape {tuple(train.shape)}"
+        )
     device = train.draw(1, seed=seed, step=0).samples.device
     with torch.random.fork_rng():
         torch.manual_seed(key(seed, "classifier"))
@@ -124,7 +135,7 @@ def train_classifier(
 
 
 @torch.no_grad()
-def seen(classifier: Classifier, images: Tensor) -> tuple[Tensor, Tensor]:
+def extract(classifier: Classifier, images: Tensor) -> tuple[Tensor, Tensor]:
     """Features [B, 96] and class probabilities [B, classes] of `images` [B, C, H, W] in [-1, 1], 500 at a time."""
     classifier.eval()
     features = torch.cat([classifier.features(part) for part in images.split(500)])
@@ -148,8 +159,8 @@ def accuracy(classifier: nn.Module, images: Tensor, labels: Tensor) -> float:
 def run(options: FeaturesOptions, config: Config) -> int:
     """The verb `features`."""
     sampler: SamplerConfig = getattr(config, options.of)
-    file = options.output or RUNS / "classifiers" / file_name(sampler, config.shape)
-    device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+    file = options.output or classifiers_of(RUNS / config.name) / file_name(sampler, config.shape)
+    device = best_device()
     if device.type == "cpu":
         use_cores()
     right = make(sampler, config.shape, data_root=options.data_root, file=file, device=device)
@@ -158,18 +169,20 @@ def run(options: FeaturesOptions, config: Config) -> int:
 
 
 def file_name(config: SamplerConfig, shape: tuple[int, ...]) -> str:
-    """One for each data set, whatever else a pipeline does with it."""
-    mark: object = getattr(config, "count", "")
+    """One for each data set and size of image, whatever else a pipeline does with it."""
+    mark = ""
     if isinstance(config, ImageFolderConfig):
-        told = json.dumps([str(Path(config.root).resolve()), config.resize, config.background, shape])
+        told = json.dumps([str(Path(config.root).resolve()), config.resize, config.background, shape, listed(config)])
         mark = "-" + hashlib.sha256(told.encode()).hexdigest()[:12]
+    elif isinstance(config, DrawnDigitsConfig | DrawnGarmentsConfig | DrawnColoursConfig):
+        mark = f"-{config.count}-{'x'.join(map(str, shape))}"
     return f"{config.kind}{mark}.safetensors"
 
 
 def trained_classifier(
     config: SamplerConfig, shape: tuple[int, ...], *, classes: int, data_root: Path, folder: Path, device: torch.device
-) -> Judge:
-    """The judge of a data set: the one in `folder`, else the one that is shipped, else a new one, kept in `folder`.
+) -> TrainedClassifier:
+    """The classifier of a data set: the one in `folder`, else the shipped one, else a new one, kept in `folder`.
 
     Raises UserError where the data has no labels, or where the file found is not a classifier of its `classes`.
     """
@@ -180,12 +193,12 @@ def trained_classifier(
         log.info("training a classifier of %s, once: %s", config.kind, file)
         right = make(config, shape, data_root=data_root, file=file, device=device)
         log.info("it is right on %.2f %% of the test images", 100 * right)
-    judge = load(file, tuple(shape), device)
-    if (known := judge.classifier.head.out_features) != classes:
+    trained = load(file, tuple(shape), device)
+    if (known := trained.classifier.head.out_features) != classes:
         raise UserError(
             f"{file} tells {known} classes apart, {config.kind} has {classes}; remove it, and it is made anew"
         )
-    return judge
+    return trained
 
 
 def make(config: SamplerConfig, shape: tuple[int, ...], *, data_root: Path, file: Path, device: torch.device) -> float:
@@ -194,7 +207,7 @@ def make(config: SamplerConfig, shape: tuple[int, ...], *, data_root: Path, file
         build_sampler(config, shape, data_root=data_root, split=split, device=device) for split in ("train", "test")
     )
     model = train_classifier(train, augment=AUGMENT.get(config.kind, SHIFTED))
-    model.load_state_dict(halved(model.state_dict()))  # judged as it will be read back
+    model.load_state_dict(halved(model.state_dict()))  # measured as it will be read back
     assert test.size is not None, "as the training split"
     images, labels = test.draw(test.size, seed=0, step=0)
     assert labels is not None, "as the training split"
@@ -209,7 +222,7 @@ def halved(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
 
 
-def load(file: Path, shape: tuple[int, ...], device: torch.device) -> Judge:
+def load(file: Path, shape: tuple[int, ...], device: torch.device) -> TrainedClassifier:
     """The inverse of `make`. Raises UserError naming the file where it is broken or not of images of `shape`."""
     try:
         with safe_open(file, "pt") as opened:
@@ -219,7 +232,7 @@ def load(file: Path, shape: tuple[int, ...], device: torch.device) -> Judge:
         model = Classifier(channels=shape[0], classes=int(told["classes"]))
         load_strictly(model, load_file(file), what=str(file))
         model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        return Judge(model.eval(), float(told["accuracy"]), sha256(file))
+        return TrainedClassifier(model.eval(), float(told["accuracy"]), sha256(file))
     except (SafetensorError, KeyError, ValueError, UserError) as error:
         raise UserError(
             f"{file} is not a classifier of this version ({error}); remove it, and it is made anew"

@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from PIL import Image
 from tqdm import tqdm
 
+from configs.parts import GaussianConfig
 from configs.schema import Config, SolverConfig
 from pipelines.figures import figure
 from pipelines.paths import PATHS
@@ -34,8 +35,8 @@ def ladder(config: Config) -> list[SolverConfig]:
         return [replace(config.solver, name="euler", steps=1)]
     tried: list[SolverConfig] = []
     for name, solver in SOLVERS.items():
-        if name == "ancestral" and config.solver.name != "ancestral":
-            continue  # it adds noise, which only pipelines that were made for it are run with
+        if name == "ancestral" and not (levels and config.source == GaussianConfig()):
+            continue  # it is diffusion's, and starts from noise
         budgets = (*EVALUATIONS, levels) if levels else EVALUATIONS
         steps = sorted({budget // solver.evaluations for budget in budgets} - {0})
         tried += [replace(config.solver, name=name, steps=n) for n in steps if not levels or n <= levels]  # type: ignore[arg-type]

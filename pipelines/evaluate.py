@@ -1,11 +1,13 @@
 """The verb `evaluate`: how good a pipeline's results are and what they cost, with the real data's figures beside."""
 
+import json
 import logging
 import math
 import time
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from textwrap import indent
 from typing import Any
 
 import numpy as np
@@ -15,13 +17,14 @@ from torch.utils.tensorboard import SummaryWriter
 
 from configs.checks import UserError
 from configs.cli import EvaluateOptions
+from configs.places import classifiers_of
 from configs.schema import Config, SolverConfig
 from datasets.keyed import generator
 from pipelines import distances, weights
 from pipelines.checkpoint import sha256
-from pipelines.classifier import Judge
+from pipelines.classifier import TrainedClassifier
 from pipelines.costs import Cost, cheapest, cost_figure, measured
-from pipelines.likeness import Figures, Likeness, Questions, Seen, eyes
+from pipelines.fidelity import EvaluationSet, Extracted, Fidelity, Figures, feature_extractor
 from pipelines.machine import described, keep_freed_memory, use_cores
 from pipelines.pipeline import Pipeline
 from pipelines.runs import Run
@@ -29,7 +32,9 @@ from pipelines.sheets import caption, how
 
 log = logging.getLogger("flowferry")
 
-BACK = 500  # results that are carried back to the source
+COUNT = 2000  # results that are measured, where the data allow
+BACK = 500  # of them are carried back to the source
+FEWEST = 2  # real samples that have a spread
 
 
 def run(options: EvaluateOptions, folder: Path) -> int:
@@ -38,7 +43,7 @@ def run(options: EvaluateOptions, folder: Path) -> int:
     keep_freed_memory()
     evaluation = Evaluation.of(Run.load(folder, options.data_root), options)
     costs: list[Cost] = []
-    if options.solver is None and options.steps is None and not options.skip_cost and evaluation.likeness:
+    if options.solver is None and options.steps is None and not options.skip_cost and evaluation.fidelity:
         costs = measured(evaluation.config, evaluation.frechet_with)
         chosen = cheapest(costs)
         log.info("cheapest within 5 %% of the best: %s, %d steps", chosen.solver, chosen.steps)
@@ -60,26 +65,22 @@ class Evaluation:
     """One pipeline on fixed source samples of the test split; what is costly is computed once."""
 
     run: Run
-    options: EvaluateOptions
     pipeline: Pipeline
-    questions: Questions
-    judge: Judge | None
-    likeness: Likeness | None
+    evaluation_set: EvaluationSet
+    classifier: TrainedClassifier | None
+    fidelity: Fidelity | None
     """None where the target has no labels to train a classifier on."""
 
     @classmethod
     def of(cls, run: Run, options: EvaluateOptions) -> "Evaluation":
-        """Raises UserError where the source has fewer samples than are asked for."""
-        size = run.test[0].size
-        if size is not None and options.count > size:
-            raise UserError(f"--count: found {options.count}, accepted are at most the source's {size} test samples")
+        """Raises UserError where there are fewer samples than are asked for, or too few for any figure."""
         asked = run.pipeline.using(solver=options.solver, steps=options.steps, guidance=options.guidance)
-        questions = Questions(run.config, run.test, options.count, options.seed, options.batch_size)
-        classifiers = weights.results_folder(run.folder, run.config).parent / "classifiers"
-        found = eyes(run.config, run.train[1], data_root=options.data_root, folder=classifiers)
+        evaluation_set = EvaluationSet(run.config, run.test, count_of(run, options), options.seed, options.batch_size)
+        classifiers = classifiers_of(weights.results_folder(run.folder, run.config))
+        found = feature_extractor(run.config, run.train[1], data_root=options.data_root, folder=classifiers)
         if found is None:
-            return cls(run, options, asked, questions, None, None)
-        return cls(run, options, asked, questions, found.judge, Likeness(found.see, questions.real))
+            return cls(run, asked, evaluation_set, None, None)
+        return cls(run, asked, evaluation_set, found.classifier, Fidelity(found.extract, evaluation_set.real))
 
     def using(self, **changes: Any) -> "Evaluation":
         return replace(self, pipeline=self.pipeline.using(**changes))
@@ -88,13 +89,17 @@ class Evaluation:
     def config(self) -> Config:
         return self.pipeline.config
 
+    @property
+    def count(self) -> int:
+        return self.evaluation_set.count
+
     # --- samples -------------------------------------------------------------------------------------
 
     @cached_property
     def translated(self) -> tuple[Tensor, float]:
         """(results, seconds)"""
         started = time.perf_counter()
-        result = self.questions.answers(self.pipeline)
+        result = self.evaluation_set.generate(self.pipeline)
         return result.cpu(), time.perf_counter() - started
 
     @cached_property
@@ -102,46 +107,49 @@ class Evaluation:
         return self.translated[0].to(self.pipeline.device)
 
     @cached_property
-    def seen(self) -> Seen:
+    def extracted(self) -> Extracted:
         """Features and class probabilities of the results."""
-        assert self.likeness is not None
-        return self.likeness.see(self.outputs)
+        assert self.fidelity is not None
+        return self.fidelity.extract(self.outputs)
 
     # --- figures -------------------------------------------------------------------------------------
 
     def frechet_with(self, solver: SolverConfig) -> tuple[int, float]:
         """(NFE, Fréchet distance) of the same samples with another solver."""
-        assert self.likeness is not None
+        assert self.fidelity is not None
         pipeline = self.pipeline.using(solver=solver.name, steps=solver.steps)
-        return pipeline.evaluations, self.likeness.frechet(self.questions.answers(pipeline))
+        return pipeline.evaluations, self.fidelity.frechet(self.evaluation_set.generate(pipeline))
 
     def target_side(self) -> tuple[Figures, Figures]:
-        """(of the results, of as many real samples): training images against those of the test split.
+        """(of the results, of as many real training samples): held against those of the test split.
 
-        The classifier has learnt from the training images too. Only for memorising are the real samples those of the
-        test split: the training images are what it asks about.
+        The classifier has learnt from the training samples too.
         """
-        assert self.likeness is not None
-        drawn, like = self.questions.drawn, self.likeness
-        count, (train, test) = self.options.count, (self.run.train[1], self.run.test[1])
-        real = drawn(train, min(count, train.size or count), "floor").samples
-        results, floor = like.figures(self.seen), like.figures(like.see(real))
-        if train.size is not None:
-            everything = train.draw(train.size, seed=0, step=0).samples
-            held_out = drawn(test, min(count, test.size or count), "held out").samples
-            results["memorised"] = distances.memorised(self.outputs, everything)
-            floor["memorised"] = distances.memorised(held_out, everything)
-        return results, floor
+        if self.fidelity is None:
+            return {}, {}
+        fidelity = self.fidelity
+        real = self.evaluation_set.drawn(self.run.train[1], self.count, "floor").samples
+        return fidelity.figures(self.extracted), fidelity.figures(fidelity.extract(real))
+
+    def memorising(self) -> tuple[Figures, Figures]:
+        """(of the results, of real samples of the test split), which training has not seen."""
+        train, test = self.run.train[1], self.run.test[1]
+        if train.size is None:
+            return {}, {}
+        everything = train.draw(train.size, seed=0, step=0).samples
+        held_out = self.evaluation_set.drawn(test, min(self.count, test.size or self.count), "held out").samples
+        of_results, of_real = (distances.memorised(samples, everything) for samples in (self.outputs, held_out))
+        return {"memorised": of_results}, {"memorised": of_real}
 
     def translation_side(self) -> tuple[Figures, Figures]:
         """(of the pairs of a source sample and its result, of shuffled pairs)."""
-        (x0, labels), x1 = self.questions.source, self.outputs
-        order = torch.randperm(len(x0), generator=generator("cpu", self.options.seed, "shuffle")).to(x1.device)
-        asked, read = self.questions.asked, self.pipeline.read(x0)
+        (x0, labels), x1 = self.evaluation_set.source, self.outputs
+        order = torch.randperm(len(x0), generator=generator("cpu", self.evaluation_set.seed, "shuffle")).to(x1.device)
+        asked, read = self.evaluation_set.asked, self.pipeline.read(x0)
         told = read if asked is None else asked
         kept = {"distance": rms(x1 - x0)}
         chance = {"distance": rms(x1[order] - x0)}
-        probabilities = self.seen[1] if self.likeness else None
+        probabilities = self.extracted[1] if self.fidelity else None
         if probabilities is not None:
             found = probabilities.argmax(dim=1)
             if labels is not None:
@@ -159,50 +167,75 @@ class Evaluation:
                 chance["asked class"] = share(found[order] == wanted)
         if self.config.solver.name != "ancestral" and self.config.path != "one-step":
             labels_back = None if told is None else told[:BACK]
-            back = self.pipeline.invert(x1[:BACK], labels_back, batch_size=self.options.batch_size)
+            back = self.pipeline.invert(x1[:BACK], labels_back, batch_size=self.evaluation_set.batch_size)
             kept["round trip"] = rms(back - x0[:BACK])
             chance["round trip"] = rms(x0[order][:BACK] - x0[:BACK])
         return kept, chance
 
     def result(self, costs: list[Cost]) -> dict[str, Any]:
         """Everything, as `evaluation.json` holds it; all but "timing" is the same the next time."""
-        config, options = self.config, self.options
+        config, folder = self.config, weights.located(self.run.folder)
         told: dict[str, Any] = {
             "pipeline": config.name,
             "data": weights.describe(config)["data"],
-            "weights_sha256": sha256(weights.located(self.run.folder) / weights.WEIGHTS),
-            "step": self.run.step,
-            "count": options.count,
-            "seed": options.seed,
+            "weights_sha256": sha256(folder / weights.WEIGHTS),
+            "step": weights.step_of(folder),
+            "count": self.count,
+            "seed": self.evaluation_set.seed,
             "sampling": how(self.pipeline),
             "nfe": self.pipeline.evaluations,
         }
-        if self.judge:
-            told["features"] = {"sha256": self.judge.sha256, "accuracy": self.judge.accuracy}
-        elif self.likeness is None:
-            told["features"] = f"none: {config.target.kind} has no labels to train a classifier on"
-        if self.likeness is not None:
-            told["target"], told["real"] = self.target_side()
+        if self.classifier:
+            told["features"] = {"sha256": self.classifier.sha256, "accuracy": self.classifier.accuracy}
+        elif self.fidelity is None:
+            told["features"] = f"none: {config.target.kind} has not two classes to train a classifier on"
+        for results, real in (self.target_side(), self.memorising()):
+            if results:
+                told["target"], told["real"] = told.get("target", {}) | results, told.get("real", {}) | real
         told["translation"], told["shuffled"] = self.translation_side()
         if costs:
             told["cost"] = [cost._asdict() for cost in costs]
         seconds = self.translated[1]
-        return told | {"timing": {"milliseconds an image": 1000 * seconds / options.count, "machine": described()}}
+        return told | {"timing": {"milliseconds an image": 1000 * seconds / self.count, "machine": described()}}
 
     # --- keeping -------------------------------------------------------------------------------------
 
     def keep(self, result: dict[str, Any], costs: list[Cost], output: Path) -> None:
         output.mkdir(parents=True, exist_ok=True)
         weights.write_json(output / weights.EVALUATION, result)
+        (output / "evaluation.png").unlink(missing_ok=True)  # of other figures
+        step = result["step"]
         with SummaryWriter(str(output / "tensorboard")) as writer:
-            for group in ("target", "translation"):
+            writer.add_text("evaluation", indent(json.dumps(result, indent=2), " " * 4), step)
+            for group, tag in TAGS.items():
                 for name, value in result.get(group, {}).items():
-                    writer.add_scalar(f"evaluation/{name.replace(' ', '_')}", value, self.run.step)
+                    writer.add_scalar(f"{tag}/{name.replace(' ', '_')}", value, step)
             if costs:
-                title = caption(self.config, f"{self.options.count} samples, {self.run.when}")
+                title = caption(self.config, f"{self.count} samples, step {step}")
                 picture = cost_figure(costs, cheapest(costs), result["real"]["frechet"], title)
                 picture.save(output / "evaluation.png")
-                writer.add_image("evaluation/cost", np.asarray(picture), self.run.step, dataformats="HWC")
+                writer.add_image("evaluation/cost", np.asarray(picture), step, dataformats="HWC")
+
+
+TAGS = {
+    "target": "evaluation",
+    "translation": "evaluation",
+    "real": "evaluation of real samples",
+    "shuffled": "evaluation of shuffled pairs",
+}
+
+
+def count_of(run: Run, options: EvaluateOptions) -> int:
+    """As many samples as are asked for, or as many as there are of the source and, for the floor, of the target."""
+    sizes = {"test samples of the source": run.test[0].size, "training samples of the target": run.train[1].size}
+    least = min((size for size in sizes.values() if size is not None), default=COUNT)
+    real = run.test[1].size
+    if real is not None and real < FEWEST:
+        raise UserError(f"evaluate: found {real} test samples of the target, accepted are at least {FEWEST}")
+    for what, size in sizes.items():
+        if options.count is not None and size is not None and options.count > size:
+            raise UserError(f"--count: found {options.count}, accepted are at most the {size} {what}")
+    return options.count or min(COUNT, least)
 
 
 def rms(difference: Tensor) -> float:
@@ -216,9 +249,11 @@ def share(which: Tensor) -> float:
 
 def table(result: dict[str, Any]) -> str:
     """The figures, each beside what real data or chance gives."""
-    judged = result.get("features")
+    features = result.get("features")
     through = (
-        f"classifier {judged['sha256'][:8]}, right on {judged['accuracy']:.2%}" if isinstance(judged, dict) else judged
+        f"classifier {features['sha256'][:8]}, right on {features['accuracy']:.2%}"
+        if isinstance(features, dict)
+        else features
     )
     lines = [
         f"{result['pipeline']}: {result['count']:,} samples, {result['sampling']}, "

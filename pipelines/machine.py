@@ -9,6 +9,11 @@ from pathlib import Path
 import torch
 
 
+def best_device() -> torch.device:
+    """A GPU if there is one, else the CPU."""
+    return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+
+
 def use_cores(threads: int = 0) -> None:
     """CPU threads of this process; 0: the machine's cores, shared among its processes.
 

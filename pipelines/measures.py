@@ -37,7 +37,7 @@ def asked_share(
 ) -> float:
     """Of `per_label` samples of each class, the share that show what was asked.
 
-    accuracy(images [B, C, H, W], labels [B]): the share of the images that a judge takes for their labels.
+    accuracy(images [B, C, H, W], labels [B]): the share of the images that a classifier takes for their labels.
     """
     labels = torch.arange(pipeline.config.classes).repeat(per_label)
     samples = pipeline.sample(len(labels), labels, guidance=guidance, data_root=data_root)

@@ -10,18 +10,22 @@ import torch
 from torch import Tensor, nn
 
 from configs.checks import UserError
+from configs.places import data_root as default_data_root
 from configs.schema import Config
 from datasets import build_source
 from datasets.keyed import key, normal_rows
 from models import build_model, placed
 from pipelines import hub, weights
-from pipelines.classifier import Classifier, halved, seen
+from pipelines.classifier import Classifier, extract, halved
 from pipelines.guidance import guide
 from pipelines.losses import LOSSES
+from pipelines.machine import best_device
 from pipelines.paths import PATHS, PREDICTIONS
-from pipelines.solvers import SOLVERS, Velocity, time_grid, trajectory
+from pipelines.solvers import ODES, SOLVERS, Velocity, time_grid, trajectory
 
 READER = "reader."  # what the names of its tensors begin with, beside the network's
+BLOCK = 256  # samples that go through the network at a time
+BLOCK_OF_IMAGES_ON_A_CPU = 32
 
 
 class Pipeline:
@@ -69,16 +73,19 @@ class Pipeline:
         steps: int | None = None,
         solver: str | None = None,
         seed: int = 0,
-        batch_size: int = 256,
-        data_root: Path | str = "data",
+        batch_size: int | None = None,
+        data_root: Path | str | None = None,
     ) -> Tensor:
         """`count` new target samples [count, *shape] in [-1, 1], from source samples that `seed` draws.
 
         labels: int64 [count], for class-conditioned pipelines; None as for `translate`. guidance, steps and
-        solver as in `using`. A source of images is read from `data_root`: its test split.
+        solver as in `using`. A source of images is read from `data_root`, its test split; None:
+        $FLOWFERRY_DATA or data/.
         """
-        config, root = self.config, Path(data_root)
-        source = build_source(config, data_root=root, split="test", device=self.device)
+        config = self.config
+        source = build_source(
+            config, data_root=Path(data_root or default_data_root()), split="test", device=self.device
+        )
         x0 = source.draw(count, seed=key(seed, "source"), step=0).samples
         pipeline = self.using(solver=solver, steps=steps, guidance=guidance)
         return pipeline.translate(x0, labels, batch_size=batch_size, seed=seed)
@@ -91,7 +98,7 @@ class Pipeline:
         guidance: float | None = None,
         steps: int | None = None,
         solver: str | None = None,
-        batch_size: int = 256,
+        batch_size: int | None = None,
         reverse: bool = False,
         seed: int = 0,
     ) -> Tensor:
@@ -99,13 +106,14 @@ class Pipeline:
 
         labels: of the target, int64 [B]; None leaves them untold, or to the reader where there is one. guidance,
         steps and solver as in `using`. The result is on the pipeline's device; images, but not recovered noise, are
-        clipped to [-1, 1]. reverse: see `invert`.
+        clipped to [-1, 1]. batch_size: samples at a time; None: `block`. reverse: see `invert`.
         seed: of the noise that the ancestral solver adds, which for sample i is a function of (seed, i).
         Raises UserError for samples of another shape and for labels that are not classes of this pipeline.
         """
         shape = self.config.shape
         if tuple(images.shape[1:]) != shape:
             raise UserError(f"samples of shape {tuple(images.shape)}: accepted is (B, {', '.join(map(str, shape))})")
+        batch_size = self.block if batch_size is None else batch_size
         if batch_size < 1:
             raise UserError(f"batch_size: found {batch_size}, accepted is a number ≥ 1")
         if labels is not None:
@@ -147,19 +155,19 @@ class Pipeline:
 
     def read(self, samples: Tensor) -> Tensor | None:
         """The classes int64 [B] that the reader takes source samples [B, *shape] for; None without a reader."""
-        return None if self.reader is None else seen(self.reader, samples.to(self.device))[1].argmax(dim=1)
+        return None if self.reader is None else extract(self.reader, samples.to(self.device))[1].argmax(dim=1)
 
     def check_direction(self, *, reverse: bool) -> None:
         """Raises UserError where the solver knows one direction only."""
         if reverse and self.config.solver.name == "ancestral":
-            raise UserError("solver ancestral runs from source to target only; accepted in reverse: euler")
+            raise UserError(f"solver ancestral runs from source to target only; accepted in reverse: {', '.join(ODES)}")
 
     def velocity(self, count: int, labels: Tensor | None) -> Velocity:
-        """v(x, t) for `count` samples: plain for an unconditional pipeline, guided for one that knows classes."""
-        labels = self.checked_labels(labels, count)
-        if labels is None:
-            return lambda x, t: self._velocity(x, t, None)
-        return guide(self._velocity, labels, self.config.classes, self.config.solver.guidance)
+        """v(x, t) for `count` samples: guided where classes are asked for, otherwise plain."""
+        checked = self.checked_labels(labels, count)
+        if labels is None or checked is None:
+            return lambda x, t: self._velocity(x, t, checked)
+        return guide(self._velocity, checked, self.config.classes, self.config.solver.guidance)
 
     def _velocity(self, x: Tensor, t: Tensor, label: Tensor | None) -> Tensor:
         t = t.clamp(max=self.latest).expand(len(x))
@@ -180,12 +188,11 @@ class Pipeline:
         if not null:
             raise UserError(f"{self.config.name} knows no classes: found labels, accepted is None")
         labels = torch.as_tensor(labels)
-        fits = labels.shape == (count,) and not labels.is_floating_point()
-        if not fits or any(label < 0 or label > null for label in labels.tolist()):
-            raise UserError(
-                f"labels: found {labels.dtype} {labels.tolist()}; "
-                f"accepted are {count} whole numbers from 0 to {null - 1}, or {null} for untold"
-            )
+        accepted = f"accepted are {count} whole numbers from 0 to {null - 1}, or {null} for untold"
+        if labels.shape != (count,) or labels.is_floating_point():
+            raise UserError(f"labels: found {labels.dtype} of shape {tuple(labels.shape)}, {accepted}")
+        if wrong := [label for label in labels.tolist() if label < 0 or label > null]:
+            raise UserError(f"labels: found {wrong[0]}, {accepted}")
         return labels.to(self.device, torch.long)
 
     @property
@@ -193,8 +200,13 @@ class Pipeline:
         return next(self.model.parameters()).device
 
     @property
+    def block(self) -> int:
+        """Samples that go through the network at a time where no number is asked for (docs/PERFORMANCE.md)."""
+        return BLOCK_OF_IMAGES_ON_A_CPU if self.device.type == "cpu" and len(self.config.shape) == 3 else BLOCK
+
+    @property
     def evaluations(self) -> int:
-        """Forward evaluations per sample (NFE) of one translation."""
+        """Forward evaluations per sample (NFE) of one translation, to an asked class where there are any."""
         solver = self.config.solver
         forwards = 2 if self.config.classes and solver.guidance not in (0, 1) else 1
         return forwards * SOLVERS[solver.name].evaluations * solver.steps
@@ -224,7 +236,7 @@ class Pipeline:
         self,
         name: str,
         *,
-        results: Mapping[str, float] | None = None,
+        results: Mapping[str, float | str] | None = None,
         private: bool = False,
         token: str | None = None,
     ) -> str:
@@ -238,15 +250,16 @@ class Pipeline:
             return hub.push(Path(folder), name, private=private, token=token)
 
     @classmethod
-    def from_pretrained(cls, folder: Path | str, *, device: torch.device | str | None = None) -> "Pipeline":
-        """The pipeline saved in `folder`, a run's or its `model/`, ready to use on `device` (a GPU if there is one).
+    def from_pretrained(cls, name: Path | str, *, device: torch.device | str | None = None) -> "Pipeline":
+        """A trained pipeline, ready to use on `device` (a GPU if there is one).
 
-        "user/name" is fetched from the Hugging Face hub if it is no folder here. Raises UserError where there are no
-        weights, or where they do not fit the configuration beside them.
+        name: one from `launch.py list`, of which a run of one's own comes before the shipped weights; the folder of a
+        run or of weights; or "user/name" of the Hugging Face hub, from where it is fetched. Raises UserError where
+        there are no weights, or where they do not fit the configuration beside them.
         """
-        config, tensors = weights.load(hub.local(folder))
-        if device is None:
-            device = torch.accelerator.current_accelerator(check_available=True) or "cpu"
+        folder = hub.local(name)
+        config, tensors = weights.load(folder)
+        device = device or best_device()
         with torch.device("meta"):  # no memory is taken before the weights are known to fit
             model, reader = build_model(config), build_reader(config)
         pipeline = cls(config, model, reader)

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from configs.checks import UserError
+from configs.places import classifiers_of
 from configs.schema import Config
 from pipelines.classifier import Classifier, trained_classifier
 from pipelines.pipeline import Pipeline
@@ -24,13 +25,13 @@ def reader_of(config: Config, folder: Path, *, goes_on: bool, data_root: Path, d
             kept = Pipeline.from_pretrained(folder / "model", device=device).reader
             assert kept is not None, "no run changes that"
             return kept
-    judge = trained_classifier(
+    trained = trained_classifier(
         config.source,
         config.shape,
         classes=config.classes,
         data_root=data_root,
-        folder=folder.parent / "classifiers",
+        folder=classifiers_of(folder),
         device=device,
     )
-    log.info("labels are read by a classifier of %s, right on %.2f %%", config.source.kind, 100 * judge.accuracy)
-    return judge.classifier
+    log.info("labels are read by a classifier of %s, right on %.2f %%", config.source.kind, 100 * trained.accuracy)
+    return trained.classifier

@@ -1,7 +1,6 @@
 """What a run tells: `metrics.jsonl`, TensorBoard and a progress bar, with the same names everywhere."""
 
 import json
-import os
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -13,7 +12,7 @@ from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from pipelines.weights import write_json
+from pipelines.weights import write_aside, write_json
 
 FLUSH_EVERY = 50  # steps
 
@@ -117,9 +116,7 @@ def last_measured(path: Path) -> int:
 
 def write_metrics(path: Path, rows: list[dict[str, float]]) -> None:
     """In place of what is there, at once."""
-    part = path.with_name(path.name + ".part")
-    part.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    os.replace(part, path)
+    write_aside(path, "".join(json.dumps(row) + "\n" for row in rows).encode())
 
 
 def progress_bar(total: int, start: int, *, shown: bool, name: str) -> tqdm:

@@ -12,9 +12,10 @@ from PIL import Image
 
 from configs.cli import ReportOptions, TranslateOptions
 from configs.commands import training_command
+from configs.places import classifiers_of
 from datasets.pixels import to_pil
 from pipelines import denoising, machine, sheets, translate, weights
-from pipelines.classifier import Judge, accuracy, trained_classifier
+from pipelines.classifier import TrainedClassifier, accuracy, trained_classifier
 from pipelines.figures import ERROR, OF, loss_curve
 from pipelines.measures import HELD_OUT, asked_share
 from pipelines.notes import BESIDE, NOTES
@@ -181,9 +182,9 @@ class Report:
         """(w, share), measured once for each run."""
         if run.folder not in self._accuracies:
             per_label, root = self.options.per_label, self.options.data_root
-            judge = partial(accuracy, self.classifier.classifier)
+            right = partial(accuracy, self.classifier.classifier)
             self._accuracies[run.folder] = [
-                (w, asked_share(run.pipeline, judge, per_label, guidance=w, data_root=root)) for w in GUIDANCE
+                (w, asked_share(run.pipeline, right, per_label, guidance=w, data_root=root)) for w in GUIDANCE
             ]
         return self._accuracies[run.folder]
 
@@ -192,7 +193,7 @@ class Report:
         return {}
 
     @cached_property
-    def classifier(self) -> Judge:
+    def classifier(self) -> TrainedClassifier:
         """Of the target's classes, and the share of the test images that it is right on."""
         config = self.run.config
         return trained_classifier(
@@ -200,7 +201,7 @@ class Report:
             config.shape,
             classes=self.run.train[1].classes,
             data_root=self.options.data_root,
-            folder=weights.results_folder(self.run.folder, config).parent / "classifiers",
+            folder=classifiers_of(weights.results_folder(self.run.folder, config)),
             device=self.run.pipeline.device,
         )
 

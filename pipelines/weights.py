@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
@@ -85,6 +85,12 @@ def load(folder: Path) -> tuple[Config, dict[str, Tensor]]:
         return read_config(inner / CONFIG), load_file(inner / WEIGHTS)
     except SafetensorError as error:
         raise UserError(f"{inner / WEIGHTS} is not a whole safetensors file: {error}") from error
+
+
+def step_of(folder: Path) -> int:
+    """How many steps the weights in `folder` were trained for."""
+    with safe_open(folder / WEIGHTS, "pt") as file:
+        return int((file.metadata() or {}).get("step", 0))
 
 
 def located(folder: Path) -> Path:

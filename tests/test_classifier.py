@@ -32,10 +32,10 @@ from datasets.samplers import Split
 from pipelines import classifier
 from pipelines.classifier import (
     Classifier,
-    Judge,
+    TrainedClassifier,
     accuracy,
+    extract,
     file_name,
-    seen,
     train_classifier,
     trained_classifier,
 )
@@ -49,7 +49,7 @@ def sampler(config: SamplerConfig, split: Split = "train", shape: tuple[int, ...
     return build_sampler(config, shape, data_root=Path("data"), split=split, device=CPU)
 
 
-def trained(folder: Path, config: SamplerConfig = DRAWN, shape: tuple[int, ...] = SHAPE) -> Judge:
+def trained(folder: Path, config: SamplerConfig = DRAWN, shape: tuple[int, ...] = SHAPE) -> TrainedClassifier:
     return trained_classifier(config, shape, classes=10, data_root=Path("data"), folder=folder, device=CPU)
 
 
@@ -173,7 +173,7 @@ def test_judging_changes_nothing_in_the_judge_and_does_not_depend_on_the_company
 def test_any_size_from_16_on_gives_a_logit_for_each_class_from_less_than_a_megabyte(shape: tuple[int, ...]) -> None:
     model = Classifier(channels=shape[0], classes=7)
     assert model(images(2, *shape)).shape == (2, 7)
-    features, probabilities = seen(model, images(2, *shape))
+    features, probabilities = extract(model, images(2, *shape))
     assert features.shape == (2, 96)
     torch.testing.assert_close(probabilities, model.head(features).softmax(1))
     torch.testing.assert_close(probabilities.sum(1), torch.ones(2))
@@ -250,7 +250,7 @@ def test_a_broken_or_foreign_file_is_refused_by_name_and_left(
 
 
 def test_a_classifier_of_other_channels_is_refused_by_name(kept: Path, untrainable: None, tmp_path: Path) -> None:
-    file = tmp_path / "drawn-colours64.safetensors"
+    file = tmp_path / "drawn-colours-64-3x32x32.safetensors"
     file.write_bytes(the_file(kept).read_bytes())
     with pytest.raises(UserError, match=f"{file.name}.*found images of shape .*accepted"):
         trained(tmp_path, DrawnColoursConfig(count=64), (3, 32, 32))

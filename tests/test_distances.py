@@ -1,4 +1,4 @@
-"""Measures of likeness against closed forms and other people's code: pipelines/distances.py."""
+"""Measures of fidelity against closed forms and other people's code: pipelines/distances.py."""
 
 import math
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -139,18 +140,34 @@ def test_the_figures_travel_with_exported_weights(translator: Path, tmp_path: Pa
     result = result_of(translator)
     assert result_of(tmp_path) == result
     card = (tmp_path / "README.md").read_text()
-    assert f"| measured: frechet | {result['target']['frechet']:g} |" in card
-    assert f"| measured: frechet of as many real images | {result['real']['frechet']:g} |" in card
+    assert f"| measured: Fréchet distance | {result['target']['frechet']:g} |" in card
+    assert f"| measured: Fréchet distance of as many real images | {result['real']['frechet']:g} |" in card
+    assert f"| measured: features | of the classifier {result['features']['sha256'][:12]}, right on" in card
+    assert f"| measured: their sampling | {result['sampling']} |" in card
+
+
+def test_figures_of_other_weights_do_not_travel(translator: Path, tmp_path: Path) -> None:
+    assert main(asked(translator, "--count", "32", "--skip-cost")) == 0
+    torch.manual_seed(1)
+    Pipeline(read_config(translator / "config.json")).save_pretrained(translator / "model")
+    assert main(["export", "--pipeline", str(translator), "--output", str(tmp_path)]) == 0
+    assert not (tmp_path / weights.EVALUATION).exists()
+    assert "measured" not in (tmp_path / "README.md").read_text()
 
 
 def test_tensorboard_has_the_figures(translator: Path) -> None:
+    shutil.rmtree(translator / "tensorboard", ignore_errors=True)
+    (translator / "evaluation.png").touch()
     assert main(asked(translator, "--count", "32", "--skip-cost")) == 0
     events = EventAccumulator(str(translator / "tensorboard"))
     events.Reload()
     told = result_of(translator)
     last = events.Scalars("evaluation/frechet")[-1]
     assert last.value == pytest.approx(told["target"]["frechet"], rel=1e-6)
-    assert "evaluation/round_trip" in events.Tags()["scalars"]
+    assert {"evaluation/round_trip", "evaluation of real samples/frechet"} <= set(events.Tags()["scalars"])
+    (text,) = events.Tensors("evaluation/text_summary")[-1].tensor_proto.string_val
+    assert told["features"]["sha256"] in text.decode() and told["weights_sha256"] in text.decode()
+    assert not (translator / "evaluation.png").exists()  # of another evaluation
 
 
 def test_classes_that_were_asked_for_are_counted(tiny: Callable[..., Config], runs: Path) -> None:
@@ -188,7 +205,7 @@ def test_perfect_answers_have_perfect_figures(tiny: Callable[..., Config], runs:
     folder = run_of(tiny("fashion2mnist", coupling="label"), runs / "labels")
     plain = evaluation_of(folder, lambda x: x, count=60)
     digits = plain.run.train[1]
-    labels = plain.questions.source.labels
+    labels = plain.evaluation_set.source.labels
     assert labels is not None
     right = digits.of_labels(labels, seed=0, step=0).samples  # type: ignore[attr-defined]
     perfect = evaluation_of(folder, lambda x: right, count=60)
@@ -196,7 +213,7 @@ def test_perfect_answers_have_perfect_figures(tiny: Callable[..., Config], runs:
     assert kept["same label"] > 0.9 > 0.4 > chance["same label"]
     assert kept["mutual information"] > 2 * chance["mutual information"]
     target, _ = perfect.target_side()
-    assert target["memorised"] == 1  # they are training images
+    assert perfect.memorising()[0]["memorised"] == 1  # they are training images
     assert target["frechet"] < plain.target_side()[0]["frechet"]
     back = evaluation_of(folder, lambda x: x, count=60).translation_side()[0]
     assert back["round trip"] == 0 and back["distance"] == 0
@@ -225,14 +242,41 @@ def test_images_without_classes_are_told_so_and_the_rest_is_measured(
     folder = run_of(config, runs / "unlabelled")
     assert main(asked(folder, "--count", "16", "--steps", "1")) == 0
     result = result_of(folder)
-    assert result["features"].startswith("none: image-folder has no labels")
-    assert "target" not in result and result["translation"]["distance"] > 0
-    assert "none: image-folder has no labels" in capsys.readouterr().out
+    assert result["features"].startswith("none: image-folder has not two classes")
+    assert set(result["target"]) == {"memorised"} and result["translation"]["distance"] > 0
+    assert "none: image-folder has not two classes" in capsys.readouterr().out
+
+
+def test_one_class_is_as_good_as_none(tiny: Callable[..., Config], tmp_path: Path) -> None:
+    """All images in one sub-folder: a classifier of them would have nothing to learn."""
+    (tmp_path / "photos" / "all").mkdir(parents=True)
+    for index in range(20):
+        Image.new("RGB", (64, 64), (10 * index, 100, 50)).save(tmp_path / "photos" / "all" / f"{index}.png")
+    config = replace(tiny("folders"), target=ImageFolderConfig(root=str(tmp_path / "photos")))
+    folder = run_of(config, tmp_path / "runs" / "one class")
+    assert main(asked(folder, "--steps", "1")) == 0  # as many as there are
+    result = result_of(folder)
+    assert result["features"].startswith("none: image-folder has not two classes")
+    assert result["count"] == 18  # training images of the target, which the floor is of
+    watched = replace(config, train=replace(config.train, eval_samples=16))
+    with pytest.raises(UserError, match="eval-samples: found 16 and 1 classes in the target image-folder"):
+        Trainer(watched, tmp_path / "runs" / "watched", data_root=tmp_path)
+
+
+def test_too_few_for_any_figure_is_refused(
+    tiny: Callable[..., Config], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for index in range(6):
+        (tmp_path / "photos" / str(index % 2)).mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (64, 64), (10 * index, 100, 50)).save(tmp_path / "photos" / str(index % 2) / f"{index}.png")
+    config = replace(tiny("folders"), target=ImageFolderConfig(root=str(tmp_path / "photos")))
+    assert main(asked(run_of(config, tmp_path / "runs" / "few"), "--steps", "1")) == 2
+    assert "found 1 test samples of the target, accepted are at least 2" in capsys.readouterr().err
 
 
 def test_more_than_there_is_is_refused(translator: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(asked(translator, "--count", "1000")) == 2
-    assert "--count: found 1000, accepted are at most the source's 64 test samples" in capsys.readouterr().err
+    assert "--count: found 1000, accepted are at most the 64 test samples of the source" in capsys.readouterr().err
     with pytest.raises(UserError, match="count"):
         EvaluateOptions(pipeline="x", count=3)
 
@@ -258,4 +302,6 @@ def test_the_ladder_spends_each_budget_with_each_solver(tiny: Callable[..., Conf
     assert not any(name == "ancestral" or steps < 1 for name, steps in tried)
     ddpm = [(solver.name, solver.steps) for solver in ladder(tiny("ddpm-mnist"))]
     assert ("ancestral", 300) in ddpm and max(steps for _, steps in ddpm) == 300
+    chosen = tiny("ddpm-mnist", solver=replace(tiny("ddpm-mnist").solver, name="heun", steps=4))
+    assert [(solver.name, solver.steps) for solver in ladder(chosen)] == ddpm  # whatever was kept before
     assert [(solver.name, solver.steps) for solver in ladder(tiny("denoise-mnist"))] == [("euler", 1)]

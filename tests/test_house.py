@@ -52,6 +52,13 @@ def test_imports_run_one_way() -> None:
         pytest.fail(f"imports in a circle: {' → '.join(error.args[1])}")
 
 
+@pytest.mark.parametrize("room", ["configs", "pipelines"])
+def test_the_readme_has_a_place_for_each_file(room: str) -> None:
+    told = (ROOT / "README.md").read_text().split("## How it is built")[1]
+    missing = [p.name for p in (ROOT / room).glob("*.py") if f"{p.name}`" not in told and p.name != "__init__.py"]
+    assert not missing
+
+
 ALLOWED = {
     "launch": {"configs", "pipelines"},
     "configs": {"configs"},

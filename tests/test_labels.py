@@ -187,7 +187,7 @@ def test_a_run_keeps_the_classifier_of_its_source(run: Run, tmp_path: Path) -> N
     config = run.config
     folder = run.folder.parent / "classifiers"
     judge = trained_classifier(config.source, config.shape, classes=10, data_root=tmp_path, folder=folder, device=CPU)
-    assert [file.name for file in folder.iterdir()] == ["drawn-garments64.safetensors"]  # no other was trained
+    assert [file.name for file in folder.iterdir()] == ["drawn-garments-64-1x28x28.safetensors"]  # no other was trained
     images, labels = run.test[0].draw(64, seed=0, step=0)
     read = run.pipeline.read(images)
     assert labels is not None and read is not None
@@ -217,7 +217,7 @@ def test_a_run_keeps_the_classifier_of_its_source(run: Run, tmp_path: Path) -> N
     kept, chance = evaluation.translation_side()
     assert "asked class" not in kept
     assert kept["label read"] > 0.5 > chance["label read"]
-    assert evaluation.questions.asked is None
+    assert evaluation.evaluation_set.asked is None
 
 
 def test_a_dry_run_trains_no_classifier(tiny: Callable[..., Config], tmp_path: Path) -> None:

@@ -182,7 +182,7 @@ def test_the_death_of_one_process_ends_all(tmp_path: Path, endless: subprocess.P
         ("pipelines.trainer:Trainer.save", 2, "0"),
         ("pipelines.trainer:Trainer.save", 2, "1"),
         ("pipelines.checkpoint:save_file", 5, "0"),  # which the main process alone does, as the next
-        ("pipelines.watch:held_out_loss", 1, "0"),
+        ("pipelines.validation:held_out_loss", 1, "0"),
     ],
 )
 def test_of_two_processes_one_is_killed_and_the_same_command_ends_as_if_nothing_had_happened(

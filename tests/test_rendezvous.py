@@ -1,4 +1,4 @@
-"""Processes that are started again find one another, or say so: pipelines/meeting.py."""
+"""Processes that are started again find one another, or say so: pipelines/rendezvous.py."""
 
 import os
 import subprocess
@@ -11,9 +11,9 @@ ROOT = Path(__file__).parents[1]
 ALONE = """
 from datetime import timedelta
 from configs.checks import UserError
-from pipelines.meeting import meet
+from pipelines.rendezvous import rendezvous
 try:
-    meet(timedelta(seconds=1))
+    rendezvous(timedelta(seconds=1))
 except UserError as error:
     print("TOLD", error)
 """
@@ -26,4 +26,4 @@ def test_process_0_does_not_wait_for_ever_for_one_that_is_gone() -> None:
     env |= {"TORCHELASTIC_RESTART_COUNT": "1"}
     command = [sys.executable, "-c", ALONE]
     done = subprocess.run(command, env={**os.environ, **env}, capture_output=True, text=True, timeout=120)
-    assert "TOLD" in done.stdout and "2 processes" in done.stdout, done.stderr
+    assert "TOLD" in done.stdout and "processes: found 1 of 2" in done.stdout, done.stderr

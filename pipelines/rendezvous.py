@@ -5,13 +5,13 @@ import time
 from datetime import timedelta
 from uuid import uuid4
 
-import torch
 from torch import distributed as dist
 
 from configs.checks import UserError
+from pipelines.machine import best_device
 
 
-def meet(timeout: timedelta | None = None) -> None:
+def rendezvous(timeout: timedelta | None = None) -> None:
     """Makes the process group, under `torchrun --max-restarts`; else Accelerate does it.
 
     There the store in which processes look up one another's addresses outlives them, and a process that is started
@@ -30,12 +30,12 @@ def meet(timeout: timedelta | None = None) -> None:
                 if store.check([asking]):
                     store.set(store.get(asking).decode(), name)
             if time.monotonic() > deadline:
-                raise UserError(f"not all of {size} processes came within {patience}: found one gone, accepted is none")
+                met = 1 + store.add(f"{name}/met", 0)
+                raise UserError(f"processes: found {met} of {size} after waiting for {patience}, accepted are all")
             time.sleep(0.05)
     else:
         store.set(f"asking/{rank}", name)
         name = store.get(name).decode()
         store.add(f"{name}/met", 1)
-    device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
-    backend = dist.get_default_backend_for_device(device)
+    backend = dist.get_default_backend_for_device(best_device())
     dist.init_process_group(backend, timeout=timeout, store=dist.PrefixStore(name, store), rank=rank, world_size=size)

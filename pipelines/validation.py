@@ -7,13 +7,13 @@ from pathlib import Path
 from configs.checks import UserError
 from configs.schema import Config
 from datasets import Sampler
-from pipelines.likeness import Figures, Likeness, Questions, eyes
+from pipelines.fidelity import EvaluationSet, Fidelity, Figures, feature_extractor
 from pipelines.measures import held_out_loss
 from pipelines.pipeline import Pipeline
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Watch:
+class Validation:
     """`measured(pipeline)` by TensorBoard's tags; what is costly is made at the first call.
 
     Raises UserError where `train.eval_samples` asks for a distance that cannot be measured.
@@ -31,24 +31,26 @@ class Watch:
         count, size = self.config.train.eval_samples, self.test[0].size
         if size is not None and count > size:
             raise UserError(f"--train.eval-samples: found {count}, accepted are at most the {size} of the test split")
-        if count and not self.target.classes and len(self.config.shape) > 1:
-            kind = self.config.target.kind
-            raise UserError(f"--train.eval-samples: found {count} and the target {kind} without labels, accepted is 0")
+        if count and self.target.classes < 2 and len(self.config.shape) > 1:
+            raise UserError(
+                f"--train.eval-samples: found {count} and {self.target.classes} classes in the target "
+                f"{self.config.target.kind}, accepted is 0, or a target of two classes or more"
+            )
 
     def measured(self, pipeline: Pipeline) -> Figures:
         """Puts the network in evaluation mode."""
         found = {"eval/loss": held_out_loss(pipeline, *self.test)}
         if self.config.train.eval_samples:
-            found["eval/frechet"] = self.likeness.frechet(self.questions.answers(pipeline))
+            found["eval/frechet"] = self.fidelity.frechet(self.evaluation_set.generate(pipeline))
         return found
 
     @cached_property
-    def questions(self) -> Questions:
-        return Questions(self.config, self.test, self.config.train.eval_samples)
+    def evaluation_set(self) -> EvaluationSet:
+        return EvaluationSet(self.config, self.test, self.config.train.eval_samples)
 
     @cached_property
-    def likeness(self) -> Likeness:
+    def fidelity(self) -> Fidelity:
         """As `evaluate` has it."""
-        found = eyes(self.config, self.target, data_root=self.data_root, folder=self.folder)
+        found = feature_extractor(self.config, self.target, data_root=self.data_root, folder=self.folder)
         assert found is not None, "checked when it was made"
-        return Likeness(found.see, self.questions.real)
+        return Fidelity(found.extract, self.evaluation_set.real)

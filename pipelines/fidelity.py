@@ -1,4 +1,4 @@
-"""How like the real ones a pipeline's results are: seen through features, held against real test samples."""
+"""How like the real ones a pipeline's results are: their features, held against those of real test samples."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,48 +13,48 @@ from configs.schema import Config
 from datasets import Batch, Sampler
 from datasets.keyed import key
 from pipelines import classifier, distances
-from pipelines.classifier import Judge, trained_classifier
+from pipelines.classifier import TrainedClassifier, trained_classifier
 from pipelines.pipeline import Pipeline
 
 MOST = 10_000  # real samples that are compared with
 
 Figures = dict[str, float]
-Seen = tuple[Tensor, Tensor | None]
+Extracted = tuple[Tensor, Tensor | None]
 """Features [N, D], and class probabilities [N, C] where a classifier gives them."""
 
 
-class Eyes(NamedTuple):
-    """What samples are seen with, and the classifier that it is of, if it is."""
+class FeatureExtractor(NamedTuple):
+    """What gives the features of samples, and the classifier that it is of, if it is."""
 
-    see: Callable[[Tensor], Seen]
-    judge: Judge | None
+    extract: Callable[[Tensor], Extracted]
+    classifier: TrainedClassifier | None
 
 
-def eyes(config: Config, target: Sampler, *, data_root: Path, folder: Path) -> Eyes | None:
+def feature_extractor(config: Config, target: Sampler, *, data_root: Path, folder: Path) -> FeatureExtractor | None:
     """The features of a classifier of the target: one from `folder`, one that comes along, or one that is trained now.
 
-    Points in the plane are their own features. Of images without labels nothing is known: None.
+    Points in the plane are their own features. Of images without at least two classes nothing is known: None.
     """
     if len(config.shape) == 1:
-        return Eyes(lambda points: (points, None), None)
-    if not target.classes:
+        return FeatureExtractor(lambda points: (points, None), None)
+    if target.classes < 2:
         return None
     device = target.draw(1, seed=0, step=0).samples.device
-    judge = trained_classifier(
+    trained = trained_classifier(
         config.target, config.shape, classes=target.classes, data_root=data_root, folder=folder, device=device
     )
-    return Eyes(lambda images: classifier.seen(judge.classifier, images), judge)
+    return FeatureExtractor(lambda images: classifier.extract(trained.classifier, images), trained)
 
 
 @dataclass(frozen=True, eq=False)
-class Questions:
+class EvaluationSet:
     """The same `count` source samples of the test split each time, and the classes that are asked in turn."""
 
     config: Config
     test: tuple[Sampler, Sampler]
     count: int
     seed: int = 0
-    batch_size: int = 256
+    batch_size: int | None = None
 
     def drawn(self, sampler: Sampler, count: int, name: str) -> Batch:
         return sampler.draw(count, seed=key(self.seed, "evaluate", name), step=0)
@@ -69,7 +69,7 @@ class Questions:
         classes = self.config.asked_classes
         return torch.arange(self.count) % classes if classes else None
 
-    def answers(self, pipeline: Pipeline) -> Tensor:
+    def generate(self, pipeline: Pipeline) -> Tensor:
         """[count, *shape]"""
         return pipeline.translate(self.source.samples, self.asked, seed=self.seed, batch_size=self.batch_size)
 
@@ -81,23 +81,23 @@ class Questions:
 
 
 @dataclass(frozen=True, eq=False)
-class Likeness:
+class Fidelity:
     """What real samples look like, for others to be held against."""
 
-    see: Callable[[Tensor], Seen]
+    extract: Callable[[Tensor], Extracted]
     real: Tensor
 
     @cached_property
     def reference(self) -> Tensor:
         """Features of the real samples."""
-        return self.see(self.real)[0]
+        return self.extract(self.real)[0]
 
     def frechet(self, samples: Tensor) -> float:
-        return distances.frechet(self.reference, self.see(samples)[0])
+        return distances.frechet(self.reference, self.extract(samples)[0])
 
-    def figures(self, seen: Seen) -> Figures:
+    def figures(self, extracted: Extracted) -> Figures:
         """How like the real ones samples are, by their features and class probabilities."""
-        real, (features, probabilities) = self.reference, seen
+        real, (features, probabilities) = self.reference, extracted
         figures = {
             "frechet": distances.frechet(real, features),
             "kernel": distances.kernel(real, features),
