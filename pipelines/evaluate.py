@@ -228,14 +228,13 @@ TAGS = {
 def count_of(run: Run, options: EvaluateOptions) -> int:
     """As many samples as are asked for, or as many as there are of the source and, for the floor, of the target."""
     sizes = {"test samples of the source": run.test[0].size, "training samples of the target": run.train[1].size}
-    least = min((size for size in sizes.values() if size is not None), default=COUNT)
-    real = run.test[1].size
-    if real is not None and real < FEWEST:
-        raise UserError(f"evaluate: found {real} test samples of the target, accepted are at least {FEWEST}")
+    for what, size in {**sizes, "test samples of the target": run.test[1].size}.items():
+        if size is not None and size < FEWEST:
+            raise UserError(f"evaluate: found {size} {what}, accepted are at least {FEWEST}")
     for what, size in sizes.items():
         if options.count is not None and size is not None and options.count > size:
             raise UserError(f"--count: found {options.count}, accepted are at most the {size} {what}")
-    return options.count or min(COUNT, least)
+    return options.count or min([COUNT, *(size for size in sizes.values() if size is not None)])
 
 
 def rms(difference: Tensor) -> float:
