@@ -1,17 +1,51 @@
-"""The front door: `python launch.py [VERB] --help`. No logic lives here, and nothing heavy is imported early."""
+"""The front door: `python launch.py [VERB] --help`. One table of verbs; nothing heavy is imported early."""
 
 import json
 import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
+from importlib import import_module
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from typing import Any, NamedTuple
 
-from configs.checks import UserError
+if __name__ in ("__main__", "__mp_main__"):
+    # As a script, run the code beside it, whatever is installed. This folder is the package flowferry, not a place to
+    # import `datasets` or `models` from.
+    here = Path(__file__).resolve().parent
+    sys.path[:] = [path for path in sys.path if Path(path).resolve() != here]
+    spec = spec_from_file_location("flowferry", here / "__init__.py", submodule_search_locations=[str(here)])
+    assert spec is not None
+    sys.modules["flowferry"] = module_from_spec(spec)
+    spec.loader.exec_module(sys.modules["flowferry"])  # type: ignore[union-attr]
 
-# Threads that wait for one another sleep soon. As they come, they wait busily, and beside any other busy process a step
-# on all cores then takes fifty times as long. Read by libgomp when torch is imported.
+from flowferry.configs.validation import UserError
+
+# Let idle threads sleep soon. By default they wait busily, and beside any other busy process a step on all cores then
+# takes fifty times as long. libgomp reads this when torch is imported.
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+
+
+class Verb(NamedTuple):
+    """What a verb does in a line, its options' class in configs/options.py, and the module whose `run` takes them."""
+
+    summary: str
+    options: str
+    module: str
+
+
+VERBS = {
+    "train": Verb("train a pipeline or go on with it (the default verb)", "TrainOptions", "train"),
+    "sample": Verb("draw new images from a trained pipeline", "SampleOptions", "sample"),
+    "translate": Verb("translate an image file or a folder of them", "TranslateOptions", "translate"),
+    "evaluate": Verb("measure a trained pipeline: how real, how faithful, at what cost", "EvaluateOptions", "evaluate"),
+    "report": Verb("write a lab report of a run: pictures, figures, explanations", "ReportOptions", "report"),
+    "features": Verb("train the classifier with which evaluate measures a data set", "FeaturesOptions", "features"),
+    "export": Verb("write weights to share, on the Hugging Face hub or with diffusers", "ExportOptions", "export"),
+    "list": Verb("list the pipelines by name, and which are trained here", "ListOptions", ""),
+}
 
 USAGE = """\
 usage: launch.py [VERB] --pipeline NAME [OPTIONS]
@@ -19,14 +53,7 @@ usage: launch.py [VERB] --pipeline NAME [OPTIONS]
 flowferry carries images from any source distribution to any target distribution.
 
 verbs
-  train       train a pipeline or go on with it (the default verb)
-  sample      draw new images from a trained pipeline
-  translate   translate an image file or a folder of them
-  evaluate    measure a trained pipeline: quality, what is kept of the source, cost
-  report      write a lab report of a run: pictures, figures, explanations
-  features    train the classifier through whose features evaluate measures a data set
-  export      write weights to be shared, on the Hugging Face hub or with diffusers
-  list        the pipelines by name, and which are trained here
+{verbs}
 
 first steps
   accelerate launch launch.py --pipeline fashion2mnist --quick     a minute, no data needed
@@ -35,11 +62,11 @@ first steps
   tensorboard --logdir runs
 
 options: launch.py VERB --help; those of a pipeline: launch.py train --pipeline NAME --help
-"""
+""".format(verbs="\n".join(f"  {name:<12}{verb.summary}" for name, verb in VERBS.items()))
 
 
-def shown(text: str) -> int:
-    """Prints; whoever reads may leave before the end, as `head` does."""
+def show(text: str) -> int:
+    """Print `text`, also to a reader that leaves before the end, as `head` does; return the exit code."""
     try:
         print(text, flush=True)
     except BrokenPipeError:
@@ -47,131 +74,39 @@ def shown(text: str) -> int:
     return 0
 
 
-def train(argv: Sequence[str]) -> int:
-    from configs.cli import parse_train
+def run(verb: str, argv: Sequence[str]) -> int:
+    """Parse a verb's options and run it; return the exit code. What needs no torch is answered without it."""
+    from flowferry.configs import cli, options
 
-    options = parse_train(argv)
-    if options.print_config:
-        return shown(json.dumps(options.config.to_dict(), indent=2))
-    if options.inspect:
-        from pipelines.pairing import inspect
+    parse: Callable[[Sequence[str]], Any] = cli.parse_train
+    if verb != "train":
+        parse = partial(cli.parse, getattr(options, VERBS[verb].options), verb=verb)
+    parsed = parse(argv)
+    if verb == "list":
+        from flowferry.configs.listing import table
 
-        return inspect(options.config, options.folder, data_root=options.data_root)
-    from pipelines.trainer import Trainer
-    from pipelines.training import dry_run, run
+        return show(table())
+    if verb == "train" and parsed.print_config:
+        return show(json.dumps(parsed.config.to_dict(), indent=2))
+    if isinstance(parsed, options.UseOptions | options.ReportOptions | options.ExportOptions):
+        from flowferry.configs.locations import trained_folder
 
-    trainer = Trainer(options.config, options.folder, data_root=options.data_root)
-    return dry_run(trainer) if options.dry_run else run(trainer)
-
-
-def trained(pipeline: str) -> Path:
-    """The folder with a pipeline's weights, fetched from the hub if need be."""
-    from configs.places import trained_folder
-
-    folder = trained_folder(pipeline)
-    if folder.is_dir():
-        if folder != Path(pipeline):
-            logging.getLogger("flowferry").info("%s: the weights in %s", pipeline, folder)
-        return folder
-    from pipelines.hub import local
-
-    return local(pipeline)
-
-
-def sample(argv: Sequence[str]) -> int:
-    from configs.cli import SampleOptions, parse
-
-    options = parse(SampleOptions, argv, "sample")
-    folder = trained(options.pipeline)
-    from pipelines.sample import run
-
-    return run(options, folder)
-
-
-def translate(argv: Sequence[str]) -> int:
-    from configs.cli import TranslateOptions, parse
-
-    options = parse(TranslateOptions, argv, "translate")
-    folder = trained(options.pipeline)
-    from pipelines.translate import run
-
-    return run(options, folder)
-
-
-def report(argv: Sequence[str]) -> int:
-    from configs.cli import ReportOptions, parse
-
-    options = parse(ReportOptions, argv, "report")
-    folder = trained(options.pipeline)
-    from pipelines.report import run
-
-    return run(options, folder)
-
-
-def evaluate(argv: Sequence[str]) -> int:
-    from configs.cli import EvaluateOptions, parse
-
-    options = parse(EvaluateOptions, argv, "evaluate")
-    folder = trained(options.pipeline)
-    from pipelines.evaluate import run
-
-    return run(options, folder)
-
-
-def features(argv: Sequence[str]) -> int:
-    from configs.cli import FeaturesOptions, named_config, parse
-
-    options = parse(FeaturesOptions, argv, "features")
-    config = named_config(options.pipeline)
-    from pipelines.classifier import run
-
-    return run(options, config)
-
-
-def export(argv: Sequence[str]) -> int:
-    from configs.cli import ExportOptions, parse
-
-    options = parse(ExportOptions, argv, "export")
-    folder = trained(options.pipeline)
-    from pipelines.export import run
-
-    return run(options, folder)
-
-
-def list_pipelines(argv: Sequence[str]) -> int:
-    from configs.cli import ListOptions, parse
-
-    parse(ListOptions, argv, "list")
-    from configs.listing import table
-
-    return shown(table())
-
-
-VERBS: dict[str, Callable[[Sequence[str]], int]] = {
-    "train": train,
-    "sample": sample,
-    "translate": translate,
-    "evaluate": evaluate,
-    "report": report,
-    "features": features,
-    "export": export,
-    "list": list_pipelines,
-}
+        trained_folder(parsed.pipeline)  # a wrong name is told at once
+    return import_module(f"flowferry.pipelines.{VERBS[verb].module}").run(parsed)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one verb; returns the exit code: 2 for what the user can put right, 130 after Ctrl-C."""
+    """Run one verb; return the exit code: 2 for what the user can put right, 130 after Ctrl-C."""
     argv = list(sys.argv[1:] if argv is None else argv)
     if argv in ([], ["-h"], ["--help"]):
-        print(USAGE, end="")
-        return 0
+        return show(USAGE.rstrip())
     verb = "train" if argv[0].startswith("-") else argv.pop(0)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("flowferry").setLevel(logging.INFO)
     try:
         if verb not in VERBS:
-            raise UserError(f"unknown verb {verb!r}; accepted: {', '.join(VERBS)}")
-        return VERBS[verb](argv)
+            raise UserError(f"unknown verb: got {verb!r}, expected one of {', '.join(VERBS)}")
+        return run(verb, argv)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130

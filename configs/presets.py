@@ -1,33 +1,31 @@
-"""The named pipelines: data, to be compared by eye. A name here is a name on the command line."""
+"""The named pipelines: rows to be compared by eye. A name here is a name on the command line."""
 
 from dataclasses import replace
+from typing import Any
 
-from configs.parts import (
-    AttentionUNetConfig,
+from flowferry.configs.components import (
     AugmentConfig,
     Cifar10Config,
-    CourseUNetConfig,
-    DrawnColoursConfig,
-    DrawnDigitsConfig,
-    DrawnGarmentsConfig,
     FashionMnistConfig,
     GaussianConfig,
     ImageFolderConfig,
-    MLPConfig,
     MnistConfig,
     MoonsConfig,
     NoisyConfig,
-    PatchUNetConfig,
-    PracticalUNetConfig,
     SamplerConfig,
     SvhnConfig,
 )
-from configs.schema import Config, SolverConfig, TrainConfig
+from flowferry.configs.networks import (
+    AttentionUNetConfig,
+    CourseUNetConfig,
+    MLPConfig,
+    PatchUNetConfig,
+    PracticalUNetConfig,
+)
+from flowferry.configs.schema import Config, SolverConfig, TrainConfig
 
-DDPM = SolverConfig(name="ancestral", steps=300)
-PLANE = TrainConfig(epochs=20, batch_size=256, lr=2e-3, schedule="cosine", lr_final=0.0, show_epochs=10)
-COLOUR = TrainConfig(epochs=100, batch_size=128, lr=3e-4, warmup_steps=500, show_epochs=10)
-NEAR_SOURCE = SolverConfig(steps=25, grid_power=2.0)
+# --- recipes of training and sampling -------------------------------------------------------------------
+
 SPEEDRUN = TrainConfig(  # chosen by measurement: docs/SPEEDRUN.md
     epochs=100,
     minutes=30.0,
@@ -40,231 +38,170 @@ SPEEDRUN = TrainConfig(  # chosen by measurement: docs/SPEEDRUN.md
 )
 FROM_IMAGES = replace(SPEEDRUN, loss="pseudo-huber", time_power=2.0, source_noise=0.4)
 COURSE = TrainConfig(epochs=10, batch_size=64, lr=1e-2, schedule="exponential", show_epochs=5)
-COLOUR_UNET = AttentionUNetConfig(widths=(64, 128, 256), middle=128, time_scale=1000.0)
+COURSE_DDPM = TrainConfig(epochs=20, batch_size=128, lr=1e-3, schedule="exponential", show_epochs=5)
+COURSE_DENOISER = TrainConfig(epochs=5, batch_size=256, lr=1e-4, show_epochs=5)
+COLOR = TrainConfig(epochs=100, batch_size=128, lr=3e-4, warmup_steps=500, show_epochs=10)
+FOLDERS = TrainConfig(epochs=100, batch_size=64, lr=3e-4, warmup_steps=200, show_epochs=10)
+PLANE = TrainConfig(epochs=20, batch_size=256, lr=2e-3, schedule="cosine", lr_final=0.0, show_epochs=10)
 
-PIPELINES: dict[str, Config] = {
-    config.name: config
-    for config in (
-        Config(
-            name="fashion2mnist",
-            summary="garments become digits: image-to-image translation, in 30 minutes on 2 CPU cores",
-            source=FashionMnistConfig(),
-            target=MnistConfig(),
-            model=PatchUNetConfig(),
-            coupling="ot",
-            coupling_batches=8,
-            solver=NEAR_SOURCE,
-            train=FROM_IMAGES,
-        ),
-        Config(
-            name="fashion2mnist-labels",
-            summary="garment class k becomes digit k",
-            source=FashionMnistConfig(augment=AugmentConfig(mirrored=True)),
-            target=MnistConfig(),
-            model=PatchUNetConfig(),
-            classes=10,
-            read_labels=True,
-            coupling="label-ot",
-            coupling_batches=8,
-            solver=NEAR_SOURCE,
-            train=FROM_IMAGES,
-        ),
-        Config(
-            name="fashion2mnist-published",
-            summary="garments become digits, by the published recipe",
-            source=FashionMnistConfig(),
-            target=MnistConfig(),
-            model=PracticalUNetConfig(width=32),
-            train=TrainConfig(epochs=100, batch_size=128, lr=1e-3),
-        ),
-        Config(
-            name="noise2mnist",
-            summary="noise becomes digits, in 30 minutes on 2 CPU cores",
-            source=GaussianConfig(),
-            target=MnistConfig(),
-            model=PatchUNetConfig(),
-            solver=SolverConfig(steps=25),
-            train=SPEEDRUN,
-        ),
-        Config(
-            name="noise2mnist-cfg",
-            summary="noise becomes the digit you ask for: class-conditioned, with guidance, in 30 minutes",
-            source=GaussianConfig(),
-            target=MnistConfig(),
-            model=PatchUNetConfig(),
-            classes=10,
-            solver=SolverConfig(steps=25, guidance=1.5),
-            train=SPEEDRUN,
-        ),
-        Config(
-            name="noise2mnist-published",
-            summary="noise becomes digits, by the published recipe",
-            source=GaussianConfig(),
-            target=MnistConfig(),
-            model=CourseUNetConfig(width=64, time="multiply"),
-            train=COURSE,
-        ),
-        Config(
-            name="noise2mnist-cfg-published",
-            summary="noise becomes the digit you ask for, by the published recipe",
-            source=GaussianConfig(),
-            target=MnistConfig(),
-            model=CourseUNetConfig(width=64, time="add"),
-            classes=10,
-            solver=SolverConfig(guidance=5.0),
-            train=COURSE,
-        ),
-        Config(
-            name="noise2mnist-cfg-constant",
-            summary="the same at a constant learning rate, half as high, for longer",
-            source=GaussianConfig(),
-            target=MnistConfig(),
-            model=CourseUNetConfig(width=64, time="add"),
-            classes=10,
-            solver=SolverConfig(guidance=5.0),
-            train=replace(COURSE, epochs=15, lr=5e-3, schedule="constant"),
-        ),
-        Config(
-            name="noise2mnist-wide",
-            summary="noise becomes digits: twice the channels, five times as long",
-            source=GaussianConfig(),
-            target=MnistConfig(),
-            model=CourseUNetConfig(width=128, time="multiply"),
-            train=replace(COURSE, epochs=50),
-        ),
-        Config(
-            name="noise2mnist-practical",
-            summary="noise becomes digits with the small UNet; --path linear or cosine",
-            source=GaussianConfig(),
-            target=MnistConfig(),
-            model=PracticalUNetConfig(width=32),
-            train=TrainConfig(epochs=20, batch_size=128, lr=1e-3, show_epochs=5),
-        ),
-        Config(
-            name="ddpm-mnist",
-            summary="noise becomes digits by denoising diffusion: 300 steps, each adds noise anew",
-            source=GaussianConfig(),
-            target=MnistConfig(),
-            model=CourseUNetConfig(width=64, time="add"),
-            path="ddpm",
-            prediction="source",
-            solver=DDPM,
-            train=TrainConfig(epochs=20, batch_size=128, lr=1e-3, schedule="exponential", show_epochs=5),
-        ),
-        Config(
-            name="ddpm-mnist-cfg",
-            summary="the same for the digit you ask for",
-            source=GaussianConfig(),
-            target=MnistConfig(),
-            model=CourseUNetConfig(width=64, time="add"),
-            classes=10,
-            path="ddpm",
-            prediction="source",
-            solver=replace(DDPM, guidance=5.0),
-            train=TrainConfig(epochs=20, batch_size=128, lr=1e-3, schedule="exponential", show_epochs=5),
-        ),
-        Config(
-            name="denoise-mnist",
-            summary="noisy digits become clean ones in one step",
-            source=NoisyConfig(sigma=0.5),
-            target=MnistConfig(),
-            model=CourseUNetConfig(width=128, time="none"),
-            path="one-step",
-            prediction="target",
-            coupling="given",
-            solver=SolverConfig(steps=1),
-            train=TrainConfig(epochs=5, batch_size=256, lr=1e-4, show_epochs=5),
-        ),
-        Config(
-            name="denoise-noise",
-            summary="the same from pure noise: why one step does not make a digit",
-            source=GaussianConfig(),
-            target=MnistConfig(),
-            model=CourseUNetConfig(width=128, time="none"),
-            path="one-step",
-            prediction="target",
-            solver=SolverConfig(steps=1),
-            train=TrainConfig(epochs=5, batch_size=256, lr=1e-4, show_epochs=5),
-        ),
-        Config(
-            name="noise2fashion",
-            summary="noise becomes garments, with an attention UNet",
-            source=GaussianConfig(),
-            target=FashionMnistConfig(),
-            model=AttentionUNetConfig(),
-            solver=SolverConfig(steps=100),
-            train=TrainConfig(epochs=10, batch_size=256, lr=1e-3),
-        ),
-        Config(
-            name="noise2cifar",
-            summary="noise becomes small photographs in colour",
-            source=GaussianConfig(),
-            target=Cifar10Config(),
-            model=COLOUR_UNET,
-            shape=(3, 32, 32),
-            train=COLOUR,
-        ),
-        Config(
-            name="noise2svhn",
-            summary="noise becomes house numbers in colour",
-            source=GaussianConfig(),
-            target=SvhnConfig(),
-            model=COLOUR_UNET,
-            shape=(3, 32, 32),
-            train=COLOUR,
-        ),
-        Config(
-            name="folders",
-            summary="your own images: --source.root A --target.root B, in pairs by name with --coupling given",
-            source=ImageFolderConfig(),
-            target=ImageFolderConfig(),
-            model=AttentionUNetConfig(
-                widths=(32, 64, 128, 128), middle=128, attention=(False, False, True), time_scale=1000.0
-            ),
-            shape=(3, 64, 64),
-            train=TrainConfig(epochs=100, batch_size=64, lr=3e-4, warmup_steps=200, show_epochs=10),
-        ),
-        Config(
-            name="moons",
-            summary="a Gaussian in the plane becomes two moons; --path linear or cosine",
-            source=GaussianConfig(),
-            target=MoonsConfig(),
-            model=MLPConfig(),
-            shape=(2,),
-            train=PLANE,
-        ),
-        Config(
-            name="gaussian2d",
-            summary="a Gaussian in the plane moves to (1, 1): which path preserves the variance",
-            source=GaussianConfig(),
-            target=GaussianConfig(mean=1.0),
-            model=MLPConfig(),
-            shape=(2,),
-            train=PLANE,
-        ),
-    )
+NEAR_SOURCE = SolverConfig(num_steps=25, grid_power=2.0)
+FOLDER_UNET = AttentionUNetConfig(
+    widths=(32, 64, 128, 128), middle=128, attention=(False, False, True), time_scale=1000.0
+)
+COLOR_UNET = AttentionUNetConfig(widths=(64, 128, 256), middle=128, time_scale=1000.0)
+
+# --- what several pipelines share -----------------------------------------------------------------------
+
+Options = dict[str, Any]
+GENERATION: Options = {"source": GaussianConfig(), "target": MnistConfig()}
+TRANSLATION: Options = {"source": FashionMnistConfig(), "target": MnistConfig()}
+FAST: Options = {"model": PatchUNetConfig(), "train": SPEEDRUN}
+TRANSPORTED: Options = {"coupling": "ot", "coupling_batches": 8, "solver": NEAR_SOURCE, "train": FROM_IMAGES}
+DDPM: Options = {
+    "path": "ddpm",
+    "prediction": "source",
+    "model": CourseUNetConfig(time="add"),
+    "solver": SolverConfig(name="ancestral", num_steps=300),
+    "train": COURSE_DDPM,
 }
-
-STAND_INS: dict[str, SamplerConfig] = {
-    "mnist": DrawnDigitsConfig(),
-    "fashion-mnist": DrawnGarmentsConfig(),
-    "cifar10": DrawnColoursConfig(),
-    "svhn": DrawnColoursConfig(),
-    "image-folder": DrawnColoursConfig(),
+DENOISER: Options = {
+    "objective": "one-step",
+    "prediction": "target",
+    "model": CourseUNetConfig(width=128, time="none"),
+    "solver": SolverConfig(num_steps=1),
+    "train": COURSE_DENOISER,
 }
+CFG: Options = {"num_classes": 10, "model": CourseUNetConfig(time="add"), "solver": SolverConfig(guidance=5.0)}
+IN_COLOR: Options = {"shape": (3, 32, 32), "model": COLOR_UNET, "train": COLOR}
+IN_PLANE: Options = {"source": GaussianConfig(), "shape": (2,), "model": MLPConfig(), "train": PLANE}
+
+# --- the rows: name, summary, options, of which later ones override earlier ones ------------------------
+
+ROWS: tuple[tuple[str, str, Options], ...] = (
+    (
+        "fashion2mnist",
+        "garments become digits: image-to-image translation, in 30 minutes on 2 CPU cores",
+        TRANSLATION | FAST | TRANSPORTED,
+    ),
+    (
+        "fashion2mnist-labels",
+        "garment class k becomes digit k",
+        TRANSLATION
+        | FAST
+        | TRANSPORTED
+        | {"coupling": "label-ot", "num_classes": 10, "infer_labels": True}
+        | {"source": FashionMnistConfig(augment=AugmentConfig(mirrored=True))},
+    ),
+    (
+        "fashion2mnist-published",
+        "garments become digits, by the published recipe",
+        TRANSLATION | {"model": PracticalUNetConfig(), "train": TrainConfig(epochs=100, batch_size=128, lr=1e-3)},
+    ),
+    (
+        "noise2mnist",
+        "noise becomes digits, in 30 minutes on 2 CPU cores",
+        GENERATION | FAST | {"solver": SolverConfig(num_steps=25)},
+    ),
+    (
+        "noise2mnist-cfg",
+        "noise becomes the digit you ask for: class-conditioned, with guidance, in 30 minutes",
+        GENERATION | FAST | {"num_classes": 10, "solver": SolverConfig(num_steps=25, guidance=1.5)},
+    ),
+    (
+        "noise2mnist-published",
+        "noise becomes digits, by the published recipe",
+        GENERATION | {"model": CourseUNetConfig(time="multiply"), "train": COURSE},
+    ),
+    (
+        "noise2mnist-cfg-published",
+        "noise becomes the digit you ask for, by the published recipe",
+        GENERATION | CFG | {"train": COURSE},
+    ),
+    (
+        "noise2mnist-cfg-constant",
+        "the same at a constant learning rate, half as high, for longer",
+        GENERATION | CFG | {"train": replace(COURSE, epochs=15, lr=5e-3, schedule="constant")},
+    ),
+    (
+        "noise2mnist-wide",
+        "noise becomes digits: twice the channels, five times as long",
+        GENERATION | {"model": CourseUNetConfig(width=128, time="multiply"), "train": replace(COURSE, epochs=50)},
+    ),
+    (
+        "noise2mnist-practical",
+        "noise becomes digits with the small UNet; --path linear or cosine",
+        GENERATION
+        | {"model": PracticalUNetConfig(), "train": TrainConfig(epochs=20, batch_size=128, lr=1e-3, show_epochs=5)},
+    ),
+    (
+        "ddpm-mnist",
+        "noise becomes digits by denoising diffusion: 300 steps, each of which adds noise",
+        GENERATION | DDPM,
+    ),
+    (
+        "ddpm-mnist-cfg",
+        "the same for the digit you ask for",
+        GENERATION | DDPM | {"num_classes": 10, "solver": replace(DDPM["solver"], guidance=5.0)},
+    ),
+    (
+        "denoise-mnist",
+        "noisy digits become clean ones in one step",
+        GENERATION | DENOISER | {"source": NoisyConfig(), "coupling": "given"},
+    ),
+    (
+        "denoise-noise",
+        "the same from pure noise: why one step does not make a digit",
+        GENERATION | DENOISER,
+    ),
+    (
+        "noise2fashion",
+        "noise becomes garments, with an attention UNet",
+        {"source": GaussianConfig(), "target": FashionMnistConfig(), "model": AttentionUNetConfig()}
+        | {"solver": SolverConfig(num_steps=100), "train": TrainConfig(epochs=10, batch_size=256, lr=1e-3)},
+    ),
+    (
+        "noise2cifar",
+        "noise becomes small photographs in color",
+        IN_COLOR | {"source": GaussianConfig(), "target": Cifar10Config()},
+    ),
+    (
+        "noise2svhn",
+        "noise becomes house numbers in color",
+        IN_COLOR | {"source": GaussianConfig(), "target": SvhnConfig()},
+    ),
+    (
+        "folders",
+        "your own images: --source.root A --target.root B, in pairs by name with --coupling given",
+        {"source": ImageFolderConfig(), "target": ImageFolderConfig(), "shape": (3, 64, 64)}
+        | {"model": FOLDER_UNET, "train": FOLDERS},
+    ),
+    (
+        "moons",
+        "a Gaussian in the plane becomes two moons; --path linear or cosine",
+        IN_PLANE | {"target": MoonsConfig()},
+    ),
+    (
+        "gaussian2d",
+        "a Gaussian in the plane moves to (1, 1): which path preserves the variance",
+        IN_PLANE | {"target": GaussianConfig(mean=1.0)},
+    ),
+)
+PIPELINES = {name: Config(name=name, summary=summary, **options) for name, summary, options in ROWS}
+
+# --- smoke tests ----------------------------------------------------------------------------------------
 
 
-def stand_in(sampler: SamplerConfig) -> SamplerConfig:
-    """What needs no files: for data sets, and for a folder that was not named."""
-    return sampler if getattr(sampler, "root", "") else STAND_INS.get(sampler.kind, sampler)
+def stand_in(component: SamplerConfig) -> Any:
+    """Return synthetic data in place of a data set, or of a folder that was not named; other components unchanged."""
+    return component if getattr(component, "root", "") else component.stand_in or component
 
 
-def quick(config: Config) -> Config:
-    """The same pipeline for about a minute on 2 CPU cores: drawn stand-ins, and a budget of time, not of epochs."""
+def smoke_test(config: Config) -> Config:
+    """Return the pipeline cut to about a minute on 2 CPU cores: synthetic data, and a budget of time, not of epochs."""
     return replace(
         config,
         source=stand_in(config.source),
         target=stand_in(config.target),
-        solver=replace(config.solver, steps=min(config.solver.steps, 50)),
+        solver=replace(config.solver, num_steps=min(config.solver.num_steps, 50)),
         train=replace(config.train, minutes=1.0, batch_size=32, ema=0.99, show_epochs=0, checkpoint_epochs=0),
     )

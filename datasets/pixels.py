@@ -6,16 +6,16 @@ from torch import Tensor
 
 
 def to_images(pixels: Tensor) -> Tensor:
-    """uint8 0 … 255 -> float32 −1 … 1, any shape."""
+    """Return uint8 pixels 0 … 255 of any shape as float32 in [-1, 1]."""
     return pixels.to(torch.float32).div_(127.5).sub_(1.0)
 
 
 def to_pixels(images: Tensor) -> Tensor:
-    """float −1 … 1 -> uint8 0 … 255, any shape: the exact inverse of `to_images`; values outside are clipped."""
+    """Return floats in [-1, 1] of any shape as uint8 0 … 255, clipped: the exact inverse of `to_images`."""
     return images.float().add(1.0).mul_(127.5).round_().clamp_(0, 255).to(torch.uint8)
 
 
 def to_pil(image: Tensor) -> Image.Image:
-    """float [C, H, W] in [-1, 1], C = 1 or 3 -> a Pillow image."""
+    """Return float [C, H, W] in [-1, 1], C = 1 or 3, as a Pillow image."""
     pixels = to_pixels(image).cpu().movedim(0, -1).numpy()
     return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)

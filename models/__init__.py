@@ -1,22 +1,18 @@
-"""The networks. One contract: `model(xt, t, label) -> prediction`.
-
-xt: [B, C, H, W], or [B, n] for points; t: [B] in [0, 1]; label: int64 [B] in [0, classes], where `classes` is the
-null label ("not told"), or None for a network that takes no classes. The prediction has the shape of xt.
-"""
-
-from collections.abc import Callable
+"""The networks, by the `kind` of their configuration."""
 
 import torch
 from torch import nn
 
-from configs.schema import Config
-from models.attention_unet import AttentionUNet
-from models.course_unet import CourseUNet
-from models.mlp import MLP
-from models.patch_unet import PatchUNet
-from models.practical_unet import PracticalUNet
+from flowferry.configs.schema import Config
+from flowferry.configs.validation import UserError
+from flowferry.models.attention_unet import AttentionUNet
+from flowferry.models.base import Network
+from flowferry.models.course_unet import CourseUNet
+from flowferry.models.mlp import MLP
+from flowferry.models.patch_unet import PatchUNet
+from flowferry.models.practical_unet import PracticalUNet
 
-MODELS: dict[str, Callable[..., nn.Module]] = {
+MODELS: dict[str, type[Network]] = {
     "course-unet": CourseUNet,
     "practical-unet": PracticalUNet,
     "attention-unet": AttentionUNet,
@@ -25,17 +21,24 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
 }
 
 
-CONTIGUOUS = ("patch-unet",)  # train faster so on a CPU, though they run faster channels last: docs/PERFORMANCE.md
-
-
 def build_model(config: Config) -> nn.Module:
-    """The network that `config.model` describes, freshly initialised from the global torch generator."""
-    model = MODELS[config.model.kind](config.model, shape=config.shape, classes=config.classes)
+    """Return the network that `config.model` describes, initialized from torch's global generator.
+
+    Raises UserError if it does not fit the pipeline's shape or classes.
+    """
+    kind, num_classes = config.model.kind, config.num_classes
+    if num_classes and not MODELS[kind].takes_classes:
+        able = " or ".join(f"--model {name}" for name, network in MODELS.items() if network.takes_classes)
+        raise UserError(f"{kind} takes no classes: got {num_classes}, expected 0, or {able}")
+    model = MODELS[kind](config.model, shape=config.shape, num_classes=num_classes)
     return model.to(memory_format=torch.channels_last)
 
 
-def placed(model: nn.Module, config: Config, device: torch.device | str, *, train: bool = False) -> nn.Module:
-    """The network on the device, its kernels in the order in memory that is fastest there, to be trained or run."""
-    contiguous = train and config.model.kind in CONTIGUOUS and torch.device(device).type == "cpu"
+def to_device(model: nn.Module, device: torch.device | str, *, train: bool = False) -> nn.Module:
+    """Move the network to the device, with its kernels in the memory layout that is fastest there to train or to run.
+
+    Contiguous kernels are faster to train for some networks on a CPU: docs/PERFORMANCE.md.
+    """
+    contiguous = train and getattr(model, "trains_contiguous", False) and torch.device(device).type == "cpu"
     layout = torch.contiguous_format if contiguous else torch.channels_last
     return model.to(device, memory_format=layout)  # type: ignore[call-overload]

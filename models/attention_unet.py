@@ -3,16 +3,17 @@
 import torch
 from torch import Tensor, nn
 
-from configs.checks import UserError
-from configs.parts import AttentionUNetConfig
-from models.shapes import image_channels, refuse_classes
+from flowferry.configs.networks import AttentionUNetConfig
+from flowferry.configs.validation import UserError
+from flowferry.models.base import Network, image_channels
+from flowferry.pipelines.flow.conditions import NO_CONDITION, Condition
 
 GROUPS, HEADS = 8, 4
 TIME_WIDTH = 128
 
 
 def sinusoids(t: Tensor, width: int = TIME_WIDTH) -> Tensor:
-    """[B] -> [B, width]: sines, then cosines, of t·10000^(−i/(width/2)) (Vaswani et al. 2017, section 3.5)."""
+    """Return sines, then cosines, of t·10000^(−i/(width/2)): [B] -> [B, width] (Vaswani et al. 2017, section 3.5)."""
     half = width // 2
     frequencies = 10000 ** (-torch.arange(half, device=t.device, dtype=t.dtype) / half)
     angles = t[:, None] * frequencies
@@ -20,11 +21,12 @@ def sinusoids(t: Tensor, width: int = TIME_WIDTH) -> Tensor:
 
 
 def norm_act_conv(cin: int, cout: int) -> nn.Sequential:
+    """Return GroupNorm and SiLU, then a convolution that keeps the size."""
     return nn.Sequential(nn.GroupNorm(GROUPS, cin), nn.SiLU(), nn.Conv2d(cin, cout, 3, padding=1))
 
 
 class ResidualBlock(nn.Module):
-    """x [B, cin, H, W], time [B, 128] -> [B, cout, H, W]"""
+    """A residual block: x [B, cin, H, W], time [B, 128] -> [B, cout, H, W]."""
 
     def __init__(self, cin: int, cout: int) -> None:
         super().__init__()
@@ -38,7 +40,7 @@ class ResidualBlock(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """Every position of x [B, C, H, W] attends to every other; what it finds is added to it."""
+    """Self-attention over the positions of x [B, C, H, W], added to x."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -52,7 +54,7 @@ class SelfAttention(nn.Module):
 
 
 class Block(nn.Module):
-    """A residual block, then attention where it is asked."""
+    """A residual block, followed by self-attention if `attention`."""
 
     def __init__(self, cin: int, cout: int, *, attention: bool) -> None:
         super().__init__()
@@ -63,15 +65,14 @@ class Block(nn.Module):
         return self.attention(self.residual(x, time))
 
 
-class AttentionUNet(nn.Module):
-    """`model(xt, t)` with xt [B, C, H, W], H and W multiples of 2 to the number of blocks down.
+class AttentionUNet(Network):
+    """`model(xt, t, condition)` with xt [B, C, H, W], H and W multiples of 2^N for N blocks down.
 
-    Each block up takes what went into its mirror image on the way down, and attends if that one does.
+    Each block up also takes the input of the block down at its level, and has attention if that block has.
     """
 
-    def __init__(self, config: AttentionUNetConfig, *, shape: tuple[int, ...], classes: int) -> None:
+    def __init__(self, config: AttentionUNetConfig, *, shape: tuple[int, ...], num_classes: int) -> None:
         super().__init__()
-        refuse_classes("attention-unet", classes)
         check(config)
         widths, middle, self.time_scale = config.widths, config.middle, config.time_scale
         levels = list(zip(widths[:-1], widths[1:], config.attention, strict=True))
@@ -89,7 +90,7 @@ class AttentionUNet(nn.Module):
             h = cin // 2
         self.out = norm_act_conv(h, channels)
 
-    def forward(self, xt: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
+    def forward(self, xt: Tensor, t: Tensor, condition: Condition = NO_CONDITION) -> Tensor:
         time = self.time(sinusoids(self.time_scale * t))
         h, stored = self.init(xt), []
         for block, shrink in zip(self.down, self.shrink, strict=True):
@@ -102,15 +103,15 @@ class AttentionUNet(nn.Module):
 
 
 def check(config: AttentionUNetConfig) -> None:
-    """Raises UserError where the widths do not fit the groups, the heads and each other."""
+    """Raise UserError unless each width but the first has an attention flag and the groups divide all widths."""
     if len(config.attention) != len(config.widths) - 1 or len(config.widths) < 2:
         raise UserError(
-            f"attention-unet: found {len(config.attention)} attention flags for widths {config.widths}, "
-            "accepted is one for each width after the first"
+            f"attention-unet: got {len(config.attention)} attention flags for widths {config.widths}, "
+            "expected one for each width after the first"
         )
-    # Half of each width but the last is normalised on the way up; the last follows the same rule for simplicity.
+    # Half of each width but the last is normalized on the way up; the last follows the same rule for simplicity.
     if any(width % (2 * GROUPS) for width in config.widths) or config.middle % GROUPS:
         raise UserError(
-            f"attention-unet: found widths {config.widths} and middle {config.middle}, accepted are multiples of "
+            f"attention-unet: got widths {config.widths} and middle {config.middle}, expected multiples of "
             f"{2 * GROUPS}, and of {GROUPS} in the middle"
         )

@@ -1,22 +1,23 @@
-"""A small UNet without normalisation: time enters as one more input channel."""
+"""A small UNet without normalization, in which time enters as one more input channel."""
 
 import torch
 from torch import Tensor, nn
 
-from configs.parts import PracticalUNetConfig
-from models.shapes import image_channels, refuse_classes
+from flowferry.configs.networks import PracticalUNetConfig
+from flowferry.models.base import Network, image_channels
+from flowferry.pipelines.flow.conditions import NO_CONDITION, Condition
 
 
 def double_conv(cin: int, cout: int) -> nn.Sequential:
+    """Return two convolutions that keep the size, each followed by ReLU."""
     return nn.Sequential(nn.Conv2d(cin, cout, 3, padding=1), nn.ReLU(), nn.Conv2d(cout, cout, 3, padding=1), nn.ReLU())
 
 
-class PracticalUNet(nn.Module):
-    """`model(xt, t)` with xt [B, C, H, W], H and W multiples of 4. Skips are added, not concatenated."""
+class PracticalUNet(Network):
+    """`model(xt, t, condition)` with xt [B, C, H, W], H and W multiples of 4. Skips are added, not concatenated."""
 
-    def __init__(self, config: PracticalUNetConfig, *, shape: tuple[int, ...], classes: int) -> None:
+    def __init__(self, config: PracticalUNetConfig, *, shape: tuple[int, ...], num_classes: int) -> None:
         super().__init__()
-        refuse_classes("practical-unet", classes)
         channels, w = image_channels("practical-unet", shape, multiple=4), config.width
         self.down1 = double_conv(channels + 1, w)
         self.down2 = double_conv(w, 2 * w)
@@ -28,7 +29,7 @@ class PracticalUNet(nn.Module):
         self.merge1 = double_conv(w, w)
         self.out = nn.Conv2d(w, channels, 1)
 
-    def forward(self, xt: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
+    def forward(self, xt: Tensor, t: Tensor, condition: Condition = NO_CONDITION) -> Tensor:
         time = t[:, None, None, None].expand(-1, 1, *xt.shape[2:])
         h1 = self.down1(torch.cat([xt, time], dim=1))
         h2 = self.down2(self.pool(h1))

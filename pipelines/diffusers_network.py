@@ -1,4 +1,4 @@
-"""A network of this project as a component of diffusers, which imports it by the name in an exported folder.
+"""A network of this project as a component of diffusers, which imports it by its name in an exported folder.
 
 Needs diffusers; nothing else here imports this file.
 """
@@ -11,16 +11,16 @@ from diffusers.configuration_utils import register_to_config
 from diffusers.models.unets.unet_2d import UNet2DOutput
 from torch import Tensor
 
-from configs.schema import Config
-from models import build_model
-from pipelines.guidance import guide
+from flowferry.configs.schema import Config
+from flowferry.models import build_model
+from flowferry.pipelines.flow.conditions import Condition
+from flowferry.pipelines.flow.guidance import guide
 
 
 class FlowferryNetwork(ModelMixin, ConfigMixin):
-    """`unet(sample, timestep).sample`, in the conventions of the scheduler that it was exported with.
+    """A network that is called as `unet(sample, timestep).sample`, in the conventions of its exported scheduler.
 
-    Diffusers counts time from the image to the noise and flow matching's velocity likewise, which is why the velocity
-    changes its sign here.
+    Diffusers counts time from the image to the noise, so that a velocity changes its sign here.
     """
 
     @register_to_config
@@ -39,17 +39,21 @@ class FlowferryNetwork(ModelMixin, ConfigMixin):
     def forward(
         self, sample: Tensor, timestep: Tensor | float, class_labels: Tensor | None = None, return_dict: bool = True
     ) -> UNet2DOutput | tuple[Tensor]:
-        """sample [B, C, H, W]; timestep: one, or [B]; class_labels: int64 [B], guided by the pipeline's weight."""
-        told: Any = self.config  # a dictionary with attributes
-        t = 1 - (torch.as_tensor(timestep, device=sample.device) + told.first_timestep) / told.num_train_timesteps
-        t, null = t.to(sample.dtype).expand(len(sample)), told.pipeline["classes"]
-        if class_labels is None:
-            label = torch.full((len(sample),), null, device=sample.device) if null else None
-            found = self.network(sample, t, label)
-        else:
-            found = guide(self._predict, class_labels, null, told.pipeline["solver"]["guidance"])(sample, t)
-        found = told.sign * found
-        return UNet2DOutput(sample=found) if return_dict else (found,)
+        """Return the prediction, in the shape of sample [B, C, H, W].
 
-    def _predict(self, x: Tensor, t: Tensor, label: Tensor) -> Tensor:
-        return self.network(x, t[:1].expand(len(x)), label)
+        timestep: a number or [B], in [0, num_train_timesteps]; class_labels: int64 [B], guided with the pipeline's
+        weight; None for no class.
+        """
+        options: Any = self.config  # a dictionary with attributes
+        t = 1 - (torch.as_tensor(timestep, device=sample.device) + options.first_timestep) / options.num_train_timesteps
+        t, config = t.to(sample.dtype).expand(len(sample)), Config.from_dict(options.pipeline)
+        condition = Condition(class_labels, num_classes=config.num_classes)
+        if class_labels is None and config.num_classes:
+            null = torch.full((len(sample),), config.num_classes, device=sample.device)
+            condition = condition._replace(label=null)
+        w = 1.0 if class_labels is None else config.solver.guidance
+        answer = options.sign * guide(self._answer, condition, w)(sample, t)
+        return UNet2DOutput(sample=answer) if return_dict else (answer,)
+
+    def _answer(self, x: Tensor, t: Tensor, condition: Condition) -> Tensor:
+        return self.network(x, t.repeat(len(x) // len(t)), condition)

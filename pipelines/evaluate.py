@@ -1,8 +1,7 @@
-"""The verb `evaluate`: how good a pipeline's results are and what they cost, with the real data's figures beside."""
+"""The verb `evaluate`: measure how good a pipeline's results are and what they cost, beside figures of real data."""
 
 import json
 import logging
-import math
 import time
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -11,40 +10,45 @@ from textwrap import indent
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
-from configs.checks import UserError
-from configs.cli import EvaluateOptions
-from configs.places import classifiers_of
-from configs.schema import Config, SolverConfig
-from datasets.keyed import generator
-from pipelines import distances, weights
-from pipelines.checkpoint import sha256
-from pipelines.classifier import TrainedClassifier
-from pipelines.costs import Cost, cheapest, cost_figure, measured
-from pipelines.fidelity import EvaluationSet, Extracted, Fidelity, Figures, feature_extractor
-from pipelines.machine import described, keep_freed_memory, use_cores
-from pipelines.pipeline import Pipeline
-from pipelines.runs import Run
-from pipelines.sheets import caption, how
+from flowferry.configs.locations import classifier_folder
+from flowferry.configs.options import EvaluateOptions
+from flowferry.configs.schema import Config, SolverConfig
+from flowferry.configs.validation import UserError
+from flowferry.pipelines.evaluation import metrics
+from flowferry.pipelines.evaluation.classifier import TrainedClassifier
+from flowferry.pipelines.evaluation.pairs import translation_figures
+from flowferry.pipelines.evaluation.reference import EvaluationSet, Extracted, Figures, ReferenceSet, feature_extractor
+from flowferry.pipelines.evaluation.solver_search import Cost, cheapest, cost_curve, cost_figure
+from flowferry.pipelines.hardware import describe_machine, keep_freed_memory, use_cores
+from flowferry.pipelines.pipeline import Pipeline
+from flowferry.pipelines.run_folder import RunFolder
+from flowferry.pipelines.storage import weights
+from flowferry.pipelines.storage.files import sha256, write_json
+from flowferry.pipelines.storage.hub import find_weights
+from flowferry.pipelines.visualization.grids import caption, solver_summary
 
 log = logging.getLogger("flowferry")
 
-COUNT = 2000  # results that are measured, where the data allow
-BACK = 500  # of them are carried back to the source
-FEWEST = 2  # real samples that have a spread
+COUNT = 2000  # results to measure, where the data set is as large
+MIN_SAMPLES = 2  # fewer have no variance
 
 
-def run(options: EvaluateOptions, folder: Path) -> int:
-    """Measures, prints a table, and writes `evaluation.json`, `evaluation.png` and TensorBoard's scalars."""
+def run(options: EvaluateOptions) -> int:
+    """Measure a pipeline, print a table and save the result; return the exit code.
+
+    Writes `evaluation.json`, `evaluation.png` and TensorBoard's scalars. Keeps the cheapest good solver and its steps
+    with the weights of a run, unless the options name one.
+    """
     use_cores()
     keep_freed_memory()
-    evaluation = Evaluation.of(Run.load(folder, options.data_root), options)
+    folder = find_weights(options.pipeline)
+    evaluation = Evaluation.of(RunFolder.load(folder, options.data_root), options)
     costs: list[Cost] = []
-    if options.solver is None and options.steps is None and not options.skip_cost and evaluation.fidelity:
-        costs = measured(evaluation.config, evaluation.frechet_with)
+    if options.solver is None and options.steps is None and not options.skip_cost and evaluation.reference:
+        costs = cost_curve(evaluation.config, evaluation.frechet_with)
         chosen = cheapest(costs)
         log.info("cheapest within 5 %% of the best: %s, %d steps", chosen.solver, chosen.steps)
         evaluation = evaluation.using(solver=chosen.solver, steps=chosen.steps)
@@ -52,158 +56,137 @@ def run(options: EvaluateOptions, folder: Path) -> int:
     print(table(result))
     own = weights.results_folder(folder, evaluation.config)
     output = options.output or own
-    evaluation.keep(result, costs, output)
-    if own == folder and costs:  # other people's weights are left as they are
+    evaluation.save(result, costs, output)
+    if own == folder and costs:  # weights without a run, such as the shipped ones, stay as they are
         kept = evaluation.run.pipeline.using(solver=chosen.solver, steps=chosen.steps)
-        weights.write_json(weights.located(folder) / weights.CONFIG, weights.describe(kept.config))
+        write_json(weights.weights_folder(folder) / weights.CONFIG, weights.describe(kept.config))
     log.info("%s", output / weights.EVALUATION)
     return 0
 
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """One pipeline on fixed source samples of the test split; what is costly is computed once."""
+    """One pipeline and the samples to measure it on. Costly results are computed once, when they are first used."""
 
-    run: Run
+    run: RunFolder
     pipeline: Pipeline
     evaluation_set: EvaluationSet
     classifier: TrainedClassifier | None
-    fidelity: Fidelity | None
-    """None where the target has no labels to train a classifier on."""
+    reference: ReferenceSet | None
+    """None where the target has too few classes to train a classifier on."""
 
     @classmethod
-    def of(cls, run: Run, options: EvaluateOptions) -> "Evaluation":
-        """Raises UserError where there are fewer samples than are asked for, or too few for any figure."""
-        asked = run.pipeline.using(solver=options.solver, steps=options.steps, guidance=options.guidance)
-        evaluation_set = EvaluationSet(run.config, run.test, count_of(run, options), options.seed, options.batch_size)
-        classifiers = classifiers_of(weights.results_folder(run.folder, run.config))
-        found = feature_extractor(run.config, run.train[1], data_root=options.data_root, folder=classifiers)
-        if found is None:
-            return cls(run, asked, evaluation_set, None, None)
-        return cls(run, asked, evaluation_set, found.classifier, Fidelity(found.extract, evaluation_set.real))
+    def of(cls, run: RunFolder, options: EvaluateOptions) -> "Evaluation":
+        """Return the evaluation that the options ask for.
+
+        Raises UserError where there are fewer samples than asked for, or too few for any figure.
+        """
+        pipeline = run.pipeline.using(solver=options.solver, steps=options.steps, guidance=options.guidance)
+        evaluation_set = EvaluationSet(
+            run.config, run.test, sample_count(run, options), options.seed, options.batch_size
+        )
+        folder = classifier_folder(weights.results_folder(run.folder, run.config))
+        extractor = feature_extractor(run.config, run.train[1], data_root=options.data_root, folder=folder)
+        if extractor is None:
+            return cls(run, pipeline, evaluation_set, None, None)
+        reference = ReferenceSet(extractor.extract, evaluation_set.real)
+        return cls(run, pipeline, evaluation_set, extractor.classifier, reference)
 
     def using(self, **changes: Any) -> "Evaluation":
+        """Return this evaluation with another solver, number of steps or guidance."""
         return replace(self, pipeline=self.pipeline.using(**changes))
 
     @property
     def config(self) -> Config:
+        """The pipeline's configuration."""
         return self.pipeline.config
 
     @property
     def count(self) -> int:
+        """The number of results."""
         return self.evaluation_set.count
 
     # --- samples -------------------------------------------------------------------------------------
 
     @cached_property
-    def translated(self) -> tuple[Tensor, float]:
-        """(results, seconds)"""
+    def timed_results(self) -> tuple[Tensor, float]:
+        """The results [count, *shape] on the CPU, and the seconds that generating them took."""
         started = time.perf_counter()
         result = self.evaluation_set.generate(self.pipeline)
         return result.cpu(), time.perf_counter() - started
 
     @cached_property
-    def outputs(self) -> Tensor:
-        return self.translated[0].to(self.pipeline.device)
+    def results(self) -> Tensor:
+        """The results [count, *shape], on the pipeline's device."""
+        return self.timed_results[0].to(self.pipeline.device)
 
     @cached_property
     def extracted(self) -> Extracted:
-        """Features and class probabilities of the results."""
-        assert self.fidelity is not None
-        return self.fidelity.extract(self.outputs)
+        """The features and class probabilities of the results."""
+        assert self.reference is not None
+        return self.reference.extract(self.results)
 
     # --- figures -------------------------------------------------------------------------------------
 
     def frechet_with(self, solver: SolverConfig) -> tuple[int, float]:
-        """(NFE, Fréchet distance) of the same samples with another solver."""
-        assert self.fidelity is not None
-        pipeline = self.pipeline.using(solver=solver.name, steps=solver.steps)
-        return pipeline.evaluations, self.fidelity.frechet(self.evaluation_set.generate(pipeline))
+        """Return (NFE, Fréchet distance) of the same samples with another solver."""
+        assert self.reference is not None
+        pipeline = self.pipeline.using(solver=solver.name, steps=solver.num_steps)
+        return pipeline.nfe, self.reference.frechet(self.evaluation_set.generate(pipeline))
 
-    def target_side(self) -> tuple[Figures, Figures]:
-        """(of the results, of as many real training samples): held against those of the test split.
+    def target_figures(self) -> tuple[Figures, Figures]:
+        """Return (figures of the results, figures of as many real training samples), against the test split.
 
-        The classifier has learnt from the training samples too.
+        A classifier was trained on those training samples, which flatters them. Both are empty without a reference.
         """
-        if self.fidelity is None:
+        if self.reference is None:
             return {}, {}
-        fidelity = self.fidelity
-        real = self.evaluation_set.drawn(self.run.train[1], self.count, "floor").samples
-        return fidelity.figures(self.extracted), fidelity.figures(fidelity.extract(real))
+        real = self.evaluation_set.draw(self.run.train[1], self.count, "floor").samples
+        return self.reference.figures(self.extracted), self.reference.figures(self.reference.extract(real))
 
-    def memorising(self) -> tuple[Figures, Figures]:
-        """(of the results, of real samples of the test split), which training has not seen."""
+    def memorization_figures(self) -> tuple[Figures, Figures]:
+        """Return (memorization rate of the results, that of real test samples); both empty for an endless target."""
         train, test = self.run.train[1], self.run.test[1]
         if train.size is None:
             return {}, {}
         everything = train.draw(train.size, seed=0, step=0).samples
-        held_out = self.evaluation_set.drawn(test, min(self.count, test.size or self.count), "held out").samples
-        of_results, of_real = (distances.memorised(samples, everything) for samples in (self.outputs, held_out))
-        return {"memorised": of_results}, {"memorised": of_real}
-
-    def translation_side(self) -> tuple[Figures, Figures]:
-        """(of the pairs of a source sample and its result, of shuffled pairs)."""
-        (x0, labels), x1 = self.evaluation_set.source, self.outputs
-        order = torch.randperm(len(x0), generator=generator("cpu", self.evaluation_set.seed, "shuffle")).to(x1.device)
-        asked, read = self.evaluation_set.asked, self.pipeline.read(x0)
-        told = read if asked is None else asked
-        kept = {"distance": rms(x1 - x0)}
-        chance = {"distance": rms(x1[order] - x0)}
-        probabilities = self.extracted[1] if self.fidelity else None
-        if probabilities is not None:
-            found = probabilities.argmax(dim=1)
-            if labels is not None:
-                kept["mutual information"] = distances.mutual_information(labels, found)
-                chance["mutual information"] = distances.mutual_information(labels, found[order])
-                if self.config.coupling in ("label", "label-ot", "given"):
-                    kept["same label"] = share(found == labels)
-                    chance["same label"] = share(found[order] == labels)
-                if read is not None:
-                    kept["label read"] = share(read == labels)
-                    chance["label read"] = share(read[order] == labels)
-            if asked is not None:
-                wanted = asked.to(found.device)
-                kept["asked class"] = share(found == wanted)
-                chance["asked class"] = share(found[order] == wanted)
-        if self.config.solver.name != "ancestral" and self.config.path != "one-step":
-            labels_back = None if told is None else told[:BACK]
-            back = self.pipeline.invert(x1[:BACK], labels_back, batch_size=self.evaluation_set.batch_size)
-            kept["round trip"] = rms(back - x0[:BACK])
-            chance["round trip"] = rms(x0[order][:BACK] - x0[:BACK])
-        return kept, chance
+        held_out = self.evaluation_set.draw(test, min(self.count, test.size or self.count), "held out").samples
+        of_results, of_real = (metrics.memorization_rate(samples, everything) for samples in (self.results, held_out))
+        return {"memorization rate": of_results}, {"memorization rate": of_real}
 
     def result(self, costs: list[Cost]) -> dict[str, Any]:
-        """Everything, as `evaluation.json` holds it; all but "timing" is the same the next time."""
-        config, folder = self.config, weights.located(self.run.folder)
-        told: dict[str, Any] = {
+        """Return the contents of `evaluation.json`. All but "timing" is the same the next time."""
+        config, folder = self.config, weights.weights_folder(self.run.folder)
+        result: dict[str, Any] = {
             "pipeline": config.name,
             "data": weights.describe(config)["data"],
             "weights_sha256": sha256(folder / weights.WEIGHTS),
             "step": weights.step_of(folder),
             "count": self.count,
             "seed": self.evaluation_set.seed,
-            "sampling": how(self.pipeline),
-            "nfe": self.pipeline.evaluations,
+            "sampling": solver_summary(self.pipeline),
+            "nfe": self.pipeline.nfe,
         }
         if self.classifier:
-            told["features"] = {"sha256": self.classifier.sha256, "accuracy": self.classifier.accuracy}
-        elif self.fidelity is None:
-            told["features"] = f"none: {config.target.kind} has not two classes to train a classifier on"
-        for results, real in (self.target_side(), self.memorising()):
-            if results:
-                told["target"], told["real"] = told.get("target", {}) | results, told.get("real", {}) | real
-        told["translation"], told["shuffled"] = self.translation_side()
+            result["features"] = {"sha256": self.classifier.sha256, "accuracy": self.classifier.accuracy}
+        elif self.reference is None:
+            result["features"] = f"none: {config.target.kind} has fewer than two classes to train a classifier on"
+        for ours, real in (self.target_figures(), self.memorization_figures()):
+            if ours:
+                result["target"], result["real"] = result.get("target", {}) | ours, result.get("real", {}) | real
+        probabilities = self.extracted[1] if self.reference else None
+        pairs = translation_figures(self.pipeline, self.evaluation_set, self.results, probabilities)
+        result["translation"], result["shuffled"] = pairs
         if costs:
-            told["cost"] = [cost._asdict() for cost in costs]
-        seconds = self.translated[1]
-        return told | {"timing": {"milliseconds an image": 1000 * seconds / self.count, "machine": described()}}
+            result["cost"] = [cost._asdict() for cost in costs]
+        milliseconds = 1000 * self.timed_results[1] / self.count
+        return result | {"timing": {"milliseconds an image": milliseconds, "machine": describe_machine()}}
 
-    # --- keeping -------------------------------------------------------------------------------------
-
-    def keep(self, result: dict[str, Any], costs: list[Cost], output: Path) -> None:
+    def save(self, result: dict[str, Any], costs: list[Cost], output: Path) -> None:
+        """Write the result to `evaluation.json`, its figure and TensorBoard."""
         output.mkdir(parents=True, exist_ok=True)
-        weights.write_json(output / weights.EVALUATION, result)
-        (output / "evaluation.png").unlink(missing_ok=True)  # of other figures
+        write_json(output / weights.EVALUATION, result)
+        (output / "evaluation.png").unlink(missing_ok=True)  # of an earlier evaluation
         step = result["step"]
         with SummaryWriter(str(output / "tensorboard")) as writer:
             writer.add_text("evaluation", indent(json.dumps(result, indent=2), " " * 4), step)
@@ -225,29 +208,24 @@ TAGS = {
 }
 
 
-def count_of(run: Run, options: EvaluateOptions) -> int:
-    """As many samples as are asked for, or as many as there are of the source and, for the floor, of the target."""
+def sample_count(run: RunFolder, options: EvaluateOptions) -> int:
+    """Return how many results to measure: `options.count`, or COUNT where the data allow, else as many as they allow.
+
+    Each result needs a test sample of the source, and a training sample of the target for the real figures beside it.
+    Raises UserError where there are fewer of either than asked for, or fewer than MIN_SAMPLES in any split.
+    """
     sizes = {"test samples of the source": run.test[0].size, "training samples of the target": run.train[1].size}
     for what, size in {**sizes, "test samples of the target": run.test[1].size}.items():
-        if size is not None and size < FEWEST:
-            raise UserError(f"evaluate: found {size} {what}, accepted are at least {FEWEST}")
+        if size is not None and size < MIN_SAMPLES:
+            raise UserError(f"evaluate: got {size} {what}, expected at least {MIN_SAMPLES}")
     for what, size in sizes.items():
         if options.count is not None and size is not None and options.count > size:
-            raise UserError(f"--count: found {options.count}, accepted are at most the {size} {what}")
+            raise UserError(f"--count: got {options.count}, expected at most the {size} {what}")
     return options.count or min([COUNT, *(size for size in sizes.values() if size is not None)])
 
 
-def rms(difference: Tensor) -> float:
-    """√ mean over samples and elements, in units of [-1, 1]."""
-    return math.sqrt(difference.square().mean().item())
-
-
-def share(which: Tensor) -> float:
-    return which.double().mean().item()
-
-
 def table(result: dict[str, Any]) -> str:
-    """The figures, each beside what real data or chance gives."""
+    """Return the figures as text, each beside that of real samples or of shuffled pairs."""
     features = result.get("features")
     through = (
         f"classifier {features['sha256'][:8]}, right on {features['accuracy']:.2%}"

@@ -1,4 +1,4 @@
-"""The verb `export`: weights to be shared, and weights for another library."""
+"""The verb `export`: write weights to share, or for another library."""
 
 import json
 import logging
@@ -7,22 +7,25 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from configs.checks import UserError
-from configs.cli import ExportOptions
-from configs.schema import Config
-from pipelines import hub, weights
-from pipelines.checkpoint import sha256
-from pipelines.paths import PATHS
-from pipelines.pipeline import Pipeline
-from pipelines.record import read_metrics
+from flowferry.configs.options import ExportOptions
+from flowferry.configs.schema import Config
+from flowferry.configs.validation import UserError
+from flowferry.models import MODELS
+from flowferry.pipelines.flow.paths import PATHS
+from flowferry.pipelines.pipeline import Pipeline
+from flowferry.pipelines.storage import hub, weights
+from flowferry.pipelines.storage.files import sha256, write_aside, write_json
+from flowferry.pipelines.storage.hub import find_weights
+from flowferry.pipelines.training.logger import read_metrics
 
 log = logging.getLogger("flowferry")
 
 
-def run(options: ExportOptions, folder: Path) -> int:
-    """Writes `options.output`, and uploads it if asked."""
+def run(options: ExportOptions) -> int:
+    """Write `options.output`, and upload it if `options.push` is set; return the exit code."""
     if options.push and options.format != "flowferry":
-        raise UserError(f"--push: found --format {options.format}, accepted is flowferry")
+        raise UserError(f"--push: got --format {options.format}, expected flowferry")
+    folder = find_weights(options.pipeline)
     pipeline = Pipeline.from_pretrained(folder)  # checks that the weights fit
     FORMATS[options.format](pipeline, folder, options)
     log.info("%s: %s for %s", options.output, pipeline.config.name, options.format)
@@ -32,23 +35,23 @@ def run(options: ExportOptions, folder: Path) -> int:
 
 
 def for_sharing(pipeline: Pipeline, folder: Path, options: ExportOptions) -> None:
-    """Weights and configuration as they are, and a model card."""
+    """Write weights and configuration as they are, and a model card."""
     options.output.mkdir(parents=True, exist_ok=True)
     for name in (weights.CONFIG, weights.WEIGHTS):
-        shutil.copyfile(weights.located(folder) / name, options.output / name)
-    if evaluated(folder):
+        shutil.copyfile(weights.weights_folder(folder) / name, options.output / name)
+    if evaluation_of(folder):
         shutil.copyfile(folder / weights.EVALUATION, options.output / weights.EVALUATION)
-    told = hub.card(pipeline.config, measured(folder), options.push or str(options.output))
-    weights.write_aside(options.output / hub.CARD, told.encode())
+    told = hub.card(pipeline.config, measures_of(folder), options.push or str(options.output))
+    write_aside(options.output / hub.CARD, told.encode())
 
 
-def measured(folder: Path) -> dict[str, float | str]:
-    """What a run's log and its evaluation say of these weights; nothing where only the weights were kept."""
+def measures_of(folder: Path) -> dict[str, float | str]:
+    """Return figures of these weights by name, from the run's log and evaluation; empty without a run."""
     rows = read_metrics(folder / "metrics.jsonl")
     told: dict[str, float | str] = {}
     if losses := [row["eval/loss"] for row in rows if "eval/loss" in row]:
         told = {"training steps": rows[-1]["step"], "held-out loss": losses[-1]}
-    if result := evaluated(folder):
+    if result := evaluation_of(folder):
         told |= {"samples": result["count"], "their sampling": result["sampling"]}
         if isinstance(features := result.get("features"), dict):
             told["features"] = f"of the classifier {features['sha256'][:12]}, right on {features['accuracy']:.2%}"
@@ -59,11 +62,11 @@ def measured(folder: Path) -> dict[str, float | str]:
     return told
 
 
-def evaluated(folder: Path) -> dict[str, Any] | None:
-    """What `evaluate` wrote beside these weights; None where it has not, or measured others."""
+def evaluation_of(folder: Path) -> dict[str, Any] | None:
+    """Return the `evaluation.json` beside these weights; None where there is none, or it is of other weights."""
     file = folder / weights.EVALUATION
     result: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {}
-    ours = result.get("weights_sha256") == sha256(weights.located(folder) / weights.WEIGHTS)
+    ours = result.get("weights_sha256") == sha256(weights.weights_folder(folder) / weights.WEIGHTS)
     return result if ours else None
 
 
@@ -71,57 +74,79 @@ def evaluated(folder: Path) -> dict[str, Any] | None:
 
 
 def for_diffusers(pipeline: Pipeline, folder: Path, options: ExportOptions) -> None:
-    """A DDPMPipeline of our network and their scheduler. Needs no diffusers here; loading it needs this project too."""
+    """Write a DDPMPipeline of our network and a scheduler of diffusers. Loading it needs diffusers and this project."""
     config = pipeline.config
     scheduler, conventions = scheduler_of(config)
     channels, *size = config.shape
     network = {"pipeline": config.to_dict(), "in_channels": channels, "sample_size": size, **conventions}
     index = {
         "_class_name": "DDPMPipeline",
-        "unet": ["pipelines.diffusers_network", "FlowferryNetwork"],
+        "unet": ["flowferry.pipelines.diffusers_network", "FlowferryNetwork"],
         "scheduler": ["diffusers", scheduler["_class_name"]],
     }
     out = options.output
-    weights.write_json(out / "model_index.json", index)
-    weights.write_json(out / "scheduler" / "scheduler_config.json", scheduler)
-    weights.write_json(out / "unet" / "config.json", {"_class_name": "FlowferryNetwork", **network})
+    write_json(out / "model_index.json", index)
+    write_json(out / "scheduler" / "scheduler_config.json", scheduler)
+    write_json(out / "unet" / "config.json", {"_class_name": "FlowferryNetwork", **network})
     tensors = {f"network.{name}": tensor for name, tensor in pipeline.model.state_dict().items()}
     weights.save_tensors(out / "unet" / "diffusion_pytorch_model.safetensors", tensors, {})
-    weights.write_aside(out / hub.CARD, USE.format(name=config.name, out=out, steps=config.solver.steps).encode())
+    write_aside(out / hub.CARD, USE.format(name=config.name, out=out, steps=config.solver.num_steps).encode())
 
 
 def scheduler_of(config: Config) -> tuple[dict[str, Any], dict[str, int]]:
-    """Their scheduler that runs our sampler, and what a network has to know of its conventions.
+    """Return the scheduler of diffusers that takes our solver's steps, and the conventions that the network needs.
 
-    Raises UserError for a pipeline that has none.
+    Raises UserError for a pipeline without such a scheduler.
     """
-    if config.source.kind != "gaussian" or len(config.shape) != 3:
-        raise UserError(f"--format diffusers: {config.name} starts from {config.source.kind}, accepted: image noise")
-    if (config.path, config.prediction) == ("linear", "velocity"):
-        # Their steps are evenly spaced from σ = 1 to 1/num_train_timesteps: ours, where that is the number of steps.
-        levels, name = config.solver.steps, "FlowMatchEulerDiscreteScheduler"
-        return {"_class_name": name, "num_train_timesteps": levels, "shift": 1.0}, conventions(levels, 0, -1)
-    if (config.path, config.prediction) == ("ddpm", "source"):
-        levels = PATHS["ddpm"].levels or 0
-        published = {"beta_schedule": "linear", "beta_start": 1e-4, "beta_end": 0.02, "variance_type": "fixed_large"}
-        how = {"clip_sample": False, "prediction_type": "epsilon", "timestep_spacing": "trailing"}
-        scheduler = {"_class_name": "DDPMScheduler", "num_train_timesteps": levels, **published, **how}
-        return scheduler, conventions(levels, 1, 1)
-    raise UserError(
-        f"--format diffusers: found the path {config.path} with the prediction {config.prediction}, "
-        "accepted: linear with velocity, ddpm with source"
-    )
+    if MODELS[config.model.kind].sees_source:
+        raise UserError(f"--format diffusers: {config.model.kind} sees the source, expected a network that does not")
+    if not config.source.is_noise or not config.is_image:
+        raise UserError(
+            f"--format diffusers: got {config.name} with the source {config.source.kind}, expected images from gaussian"
+        )
+    choice = config.objective, config.path, config.prediction
+    if choice not in SCHEDULERS:
+        raise UserError(
+            f"--format diffusers: got the objective {config.objective} on the path {config.path} with the prediction "
+            f"{config.prediction}, expected flow on linear with velocity, or on ddpm with source"
+        )
+    return SCHEDULERS[choice](config)
+
+
+def flow_match_scheduler(config: Config) -> tuple[dict[str, Any], dict[str, int]]:
+    """Return diffusers' Euler steps of flow matching, and their conventions.
+
+    Its steps are evenly spaced from σ = 1 to 1/num_train_timesteps: they are ours for as many steps as levels.
+    """
+    levels, name = config.solver.num_steps, "FlowMatchEulerDiscreteScheduler"
+    return {"_class_name": name, "num_train_timesteps": levels, "shift": 1.0}, conventions(levels, 0, -1)
+
+
+def ddpm_scheduler(config: Config) -> tuple[dict[str, Any], dict[str, int]]:
+    """Return diffusers' ancestral sampling of DDPM, and its conventions."""
+    levels = PATHS[config.path].levels or 0
+    published = {"beta_schedule": "linear", "beta_start": 1e-4, "beta_end": 0.02, "variance_type": "fixed_large"}
+    settings = {"clip_sample": False, "prediction_type": "epsilon", "timestep_spacing": "trailing"}
+    scheduler = {"_class_name": "DDPMScheduler", "num_train_timesteps": levels, **published, **settings}
+    return scheduler, conventions(levels, 1, 1)
 
 
 def conventions(levels: int, first: int, sign: int) -> dict[str, int]:
+    """Return the arguments of `FlowferryNetwork` that depend on the scheduler: levels, first timestep, sign."""
     return {"num_train_timesteps": levels, "first_timestep": first, "sign": sign}
 
+
+SCHEDULERS: dict[tuple[str, str, str], Callable[[Config], tuple[dict[str, Any], dict[str, int]]]] = {
+    ("flow", "linear", "velocity"): flow_match_scheduler,
+    ("flow", "ddpm", "source"): ddpm_scheduler,
+}
+"""By (objective, path, prediction)."""
 
 USE = """\
 # {name}, for diffusers
 
 ```python
-import pipelines.diffusers_network  # of flowferry: diffusers imports no module because a folder names it
+import flowferry.pipelines.diffusers_network  # of flowferry: diffusers imports no module because a folder names it
 from diffusers import DiffusionPipeline  # pip install diffusers
 
 pipe = DiffusionPipeline.from_pretrained("{out}")

@@ -1,7 +1,7 @@
 """The verb `translate`: image files in, translated PNG files out.
 
-What becomes of a file depends on the weights, the settings and its own bytes alone: the network always sees blocks of
-one size, so that neither `--batch-size`, nor its neighbours, nor the number of processes changes a bit of it.
+A result depends on the weights, the settings and the bytes of its own input alone. The network always sees blocks of
+one size, so that neither `--batch-size`, nor other files, nor the number of processes changes a bit of it.
 """
 
 import logging
@@ -16,92 +16,113 @@ from accelerate.utils import gather_object
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from configs.checks import UserError
-from configs.cli import TranslateOptions
-from datasets.imagefiles import check_background
-from datasets.keyed import key
-from datasets.tree import IMAGE_ENDINGS, Item, Tree
-from pipelines import showing, weights
-from pipelines.machine import use_cores
-from pipelines.outputs import FAILURES, MANIFEST, WORK, Entry, Outputs
-from pipelines.pipeline import Pipeline
-from pipelines.rendezvous import rendezvous
-from pipelines.translator import Ended, Translator, carried
+from flowferry.configs.components import ImageFolderConfig
+from flowferry.configs.options import TranslateOptions
+from flowferry.configs.validation import UserError
+from flowferry.datasets.file_tree import IMAGE_ENDINGS, Item, Tree
+from flowferry.datasets.image_io import check_background
+from flowferry.datasets.rng import derive_seed
+from flowferry.pipelines.hardware import use_cores
+from flowferry.pipelines.pipeline import Pipeline
+from flowferry.pipelines.storage import weights
+from flowferry.pipelines.storage.checkpoint import MANIFEST
+from flowferry.pipelines.storage.files import write_aside
+from flowferry.pipelines.storage.hub import find_weights
+from flowferry.pipelines.training.distributed import init_process_group
+from flowferry.pipelines.translation import gallery
+from flowferry.pipelines.translation.manifest import FAILURES, WORK, Entry, Manifest
+from flowferry.pipelines.translation.translator import Framing, Result, Translator, translate_stream
 
 log = logging.getLogger("flowferry")
 
-TOLD = 10  # failures that are told on the screen; all of them are in the file
+LISTED = 10  # failures to log; failures.jsonl lists all of them
+PATIENCE = timedelta(days=7)  # how long processes wait for one another
 
 
-def run(options: TranslateOptions, folder: Path) -> int:
-    """Translates `options.input` into `options.output`; returns 1 if any file failed."""
+def run(options: TranslateOptions) -> int:
+    """Translate `options.input` into `options.output`; return the exit code, 1 if any file failed."""
     if options.background is not None:
         check_background(options.background)
-    patience = timedelta(days=7)
-    rendezvous(patience)
-    state = PartialState(cpu=not torch.accelerator.is_available(), timeout=patience)
+    folder = find_weights(options.pipeline)
+    init_process_group(PATIENCE)
+    state = PartialState(cpu=not torch.accelerator.is_available(), timeout=PATIENCE)
     use_cores()
     pipeline = Pipeline.from_pretrained(folder, device=state.device)
     pipeline = pipeline.using(solver=options.solver, steps=options.steps, guidance=options.guidance)
     check(pipeline, options)
     if options.labels is None and pipeline.config.asked_classes:
-        pipeline = pipeline.using(guidance=0)  # no class is asked for
-    translator = Translator(pipeline, options)
+        pipeline = pipeline.using(guidance=0)  # unconditional, because no class is asked for
+    translator = Translator(
+        pipeline=pipeline,
+        framing=framing(pipeline, options),
+        label=options.labels,
+        reverse=options.reverse,
+        restore_size=options.restore_size,
+    )
     if options.input.is_file():
         return one_file(translator, options) if state.is_main_process else 0
-    return whole_tree(translator, options, state, settings(translator, folder))
+    return whole_tree(translator, options, state, settings(translator, options, folder))
 
 
 def check(pipeline: Pipeline, options: TranslateOptions) -> None:
-    """What can be known before the first file is read. Raises UserError."""
+    """Raise UserError for options that the pipeline cannot follow, before any file is read."""
     config = pipeline.config
-    if len(config.shape) != 3:
-        raise UserError(f"{config.name} carries points in the plane, not images: use `sample`")
-    if config.source.kind == "gaussian" and not options.reverse:
-        raise UserError(f"{config.name} starts from noise, not from images: use `sample`, or translate --reverse")
+    if not config.is_image:
+        raise UserError(
+            f"translate: got {config.name}, which carries points in the plane, expected images; use `sample`"
+        )
+    if config.source.is_noise and not options.reverse:
+        raise UserError(
+            f"translate: got {config.name}, which starts from noise, expected images; use `sample`, or --reverse"
+        )
     pipeline.check_direction(reverse=options.reverse)
-    pipeline.checked_labels(None if options.labels is None else torch.tensor([options.labels]), 1)
+    pipeline.check_labels(None if options.labels is None else torch.tensor([options.labels]), 1)
 
 
-def settings(translator: Translator, folder: Path) -> Entry:
-    """All that an output depends on beside its input and its path: the first line of the manifest."""
-    options, solver = translator.options, translator.pipeline.config.solver
-    resize, background = translator.framing
+def framing(pipeline: Pipeline, options: TranslateOptions) -> Framing:
+    """Return how to bring images to the network's size: as the options say, else as in training."""
+    start = pipeline.config.target if options.reverse else pipeline.config.source
+    trained = start if isinstance(start, ImageFolderConfig) else ImageFolderConfig()
+    return Framing(options.resize or trained.resize, options.background or trained.background)
+
+
+def settings(translator: Translator, options: TranslateOptions, folder: Path) -> Entry:
+    """Return all that an output depends on besides its input and its path: the first line of the manifest."""
+    solver = translator.pipeline.config.solver
     return {
         "flowferry": weights.VERSION,
         "weights_sha256": weights.digest(folder),
         "solver": solver.name,
-        "steps": solver.steps,
+        "steps": solver.num_steps,
         "guidance": solver.guidance,
         "labels": options.labels,
         "reverse": options.reverse,
-        "resize": resize,
+        "resize": translator.framing.resize,
         "restore_size": options.restore_size,
-        "background": background,
+        "background": translator.framing.background,
         "suffix": options.suffix,
     }
 
 
 def one_file(translator: Translator, options: TranslateOptions) -> int:
-    """A file into a file, or into a folder that is there. No manifest: it is always done."""
+    """Translate a file into a file, or into an existing folder, whatever is there already; return the exit code."""
     source, output = options.input, options.output
     for name in ("sheet", "gif", "html", "suffix"):
         if getattr(options, name):
-            raise UserError(f"--{name}: found the one file {source}, accepted is a folder of images")
+            raise UserError(f"--{name}: got the one file {source}, expected a folder of images")
     path = output / f"{source.stem}.png" if output.is_dir() else output.with_suffix(".png")
     if path.resolve() == source.resolve():
-        raise UserError(f"--output: {path} is the input itself; accepted is another file")
+        raise UserError(f"--output: got {path}, which is the input itself, expected another file")
     loaded = translator.load(source.parent, None, (Item(source.name, path.name), None))
-    if isinstance(loaded, Ended):
+    if isinstance(loaded, Result):
         log.warning("failed: %s: %s", source, loaded.entry["error"])
         return 1
-    data = translator.encode(translator.carry([loaded.image])[0], loaded.size)
+    data = translator.encode(translator.translate_batch([loaded.image])[0], loaded.size)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        weights.write_aside(path, data)
+        write_aside(path, data)
     except OSError as error:
         raise UserError(f"--output: {path} cannot be written ({error.strerror or error})") from error
-    log.info("%s; NFE %d%s", path, translator.pipeline.evaluations, "; first frame only" if loaded.animated else "")
+    log.info("%s; NFE %d%s", path, translator.pipeline.nfe, "; first frame only" if loaded.animated else "")
     return 0
 
 
@@ -109,41 +130,46 @@ def one_file(translator: Translator, options: TranslateOptions) -> int:
 
 
 def whole_tree(translator: Translator, options: TranslateOptions, state: PartialState, header: Entry) -> int:
-    """Every process carries its share of the files; the main one keeps the books before and after."""
-    shown = {"sheet.png": options.sheet, "path.gif": options.gif, "index.html": options.html}
-    reserved = {MANIFEST, FAILURES, WORK, *(name for name, asked in shown.items() if asked)}
+    """Translate this process's share of the files; return the exit code.
+
+    The main process opens the manifest before all of them begin, and closes it and sums up when all have ended.
+    """
+    asked = {"sheet.png": options.sheet, "path.gif": options.gif, "index.html": options.html}
+    shown = [name for name, wanted in asked.items() if wanted]
+    reserved = {MANIFEST, FAILURES, WORK, *shown}
     tree = Tree(options.input, leave_out=options.output, keep_ending=options.suffix, reserved=reserved)
     total = survey(tree, options, state)
-    outputs = Outputs(options.output, header, rank=state.process_index)
+    manifest = Manifest(options.output, header, rank=state.process_index)
     if state.is_main_process:
-        outputs.open(overwrite=options.overwrite)
+        manifest.open(overwrite=options.overwrite)
     state.wait_for_everyone()
     counts: Counter[str] = Counter()
     bar = tqdm(total=total, desc="translate", unit="image", dynamic_ncols=True, disable=not state.is_main_process)
     with bar, logging_redirect_tqdm():
-        for ended in carried(translator, outputs, tree.root, share(tree, state)):
-            counts.update([ended.what, *(["animated"] if ended.entry.get("animated") else [])])
-            if ended.what == "failed" and counts["failed"] <= TOLD:
-                log.warning("failed: %s: %s", ended.entry["input"], ended.entry["error"])
+        items = share(tree, state)
+        for result in translate_stream(translator, manifest, tree.root, items, batch_size=options.batch_size):
+            counts.update([result.status, *(["animated"] if result.entry.get("animated") else [])])
+            if result.status == "failed" and counts["failed"] <= LISTED:
+                log.warning("failed: %s: %s", result.entry["input"], result.entry["error"])
             bar.update()
     everyone: Counter[str] = sum(map(Counter, gather_object([dict(counts)])), Counter())
     if state.is_main_process:
-        outputs.close()
-        summarise(everyone, translator.pipeline, tree, options.output, seconds=bar.format_dict["elapsed"])
-        showing.show(translator, tree)
+        manifest.close()
+        summarize(everyone, translator.pipeline, tree, options.output, seconds=bar.format_dict["elapsed"])
+        gallery.show(translator, tree, options.output, shown)
     state.wait_for_everyone()
     return 1 if everyone["failed"] else 0
 
 
-def summarise(counts: Counter[str], pipeline: Pipeline, tree: Tree, output: Path, *, seconds: float) -> None:
-    """What became of everything that lay in the tree, in a few lines."""
+def summarize(counts: Counter[str], pipeline: Pipeline, tree: Tree, output: Path, *, seconds: float) -> None:
+    """Log in a few lines how many files were translated, done already, failed or skipped."""
     speed = f" at {counts['translated'] / seconds:.1f} images/s" if counts["translated"] else ""
-    told = [f"{counts['translated']:,} translated{speed}, NFE {pipeline.evaluations}"]
-    told += [f"{counts[what]:,} {what}" for what in ("already there", "failed") if counts[what]]
-    log.info("%s: %s", output, "; ".join(told))
-    if tree.passed_over:
-        left = ", ".join(f"{number:,} {what}{'s' * (number > 1)}" for what, number in sorted(tree.passed_over.items()))
-        log.info("passed over: %s", left)
+    parts = [f"{counts['translated']:,} translated{speed}, NFE {pipeline.nfe}"]
+    parts += [f"{counts[status]:,} {status}" for status in ("already there", "failed") if counts[status]]
+    log.info("%s: %s", output, "; ".join(parts))
+    if tree.skipped:
+        skipped = ", ".join(f"{number:,} {what}{'s' * (number > 1)}" for what, number in sorted(tree.skipped.items()))
+        log.info("skipped: %s", skipped)
     if counts["animated"]:
         log.info("%s held several frames: the first was translated", f"{counts['animated']:,}")
     if counts["failed"]:
@@ -151,26 +177,27 @@ def summarise(counts: Counter[str], pipeline: Pipeline, tree: Tree, output: Path
 
 
 def survey(tree: Tree, options: TranslateOptions, state: PartialState) -> int:
-    """Walks once before anything is written: how many files this process has. Raises UserError for a bad tree."""
+    """Return how many files this process is to translate. Raises UserError for a tree that cannot be translated."""
     if not tree.root.is_dir():
-        raise UserError(f"--input: found {tree.root}, which is not there; accepted: an image file or a folder")
+        raise UserError(f"--input: got {tree.root}, which does not exist, expected an image file or a folder")
     if options.output.exists() and not options.output.is_dir():
-        raise UserError(f"--output: found the file {options.output}; accepted for a folder of images: a folder")
+        raise UserError(f"--output: got the file {options.output}, expected a folder for a folder of images")
     if tree.root.resolve().is_relative_to(options.output.resolve()):
-        raise UserError(f"--output: {options.output} is, or holds, the input {tree.root}; accepted: another folder")
+        raise UserError(f"--output: got {options.output}, which is, or holds, the input; expected another folder")
     total = mine = 0
     for item in tree.walk():
         total += 1
         mine += is_mine(item, state)
     if not total:
-        raise UserError(f"--input: found no images in {tree.root}; accepted endings: {', '.join(IMAGE_ENDINGS)}")
+        raise UserError(f"--input: got no images in {tree.root}, expected the endings {', '.join(IMAGE_ENDINGS)}")
     return mine
 
 
 def is_mine(item: Item, state: PartialState) -> bool:
-    """By name, so that a tree that changes meanwhile is still shared without gaps and doubles."""
-    return key(item.name) % state.num_processes == state.process_index
+    """Return whether a file is this process's. Its name decides: a changing tree is shared without gaps or doubles."""
+    return derive_seed(item.name) % state.num_processes == state.process_index
 
 
 def share(tree: Tree, state: PartialState) -> Iterator[Item]:
+    """Yield this process's files."""
     return (item for item in tree.walk() if is_mine(item, state))

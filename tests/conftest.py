@@ -6,22 +6,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import launch  # noqa: F401  # isort: skip  (before torch, which then reads how threads are to wait)
 import pytest
 import torch
 
-from configs.parts import DrawnColoursConfig, DrawnDigitsConfig, DrawnGarmentsConfig
-from configs.presets import PIPELINES
-from configs.schema import Config
+from flowferry.configs.components import SyntheticColorsConfig, SyntheticDigitsConfig, SyntheticGarmentsConfig
+from flowferry.configs.presets import PIPELINES
+from flowferry.configs.schema import Config
 
 torch.set_num_threads(1)
 
-DRAWN = {
-    "mnist": DrawnDigitsConfig(count=64),
-    "fashion-mnist": DrawnGarmentsConfig(count=64),
-    "cifar10": DrawnColoursConfig(count=64),
-    "svhn": DrawnColoursConfig(count=64),
-    "image-folder": DrawnColoursConfig(count=64),
+SYNTHETIC = {
+    "mnist": SyntheticDigitsConfig(count=64),
+    "fashion-mnist": SyntheticGarmentsConfig(count=64),
+    "cifar10": SyntheticColorsConfig(count=64),
+    "svhn": SyntheticColorsConfig(count=64),
+    "image-folder": SyntheticColorsConfig(count=64),
 }
 
 # The least of each network's own options that still leaves all of its parts, and of one pipeline's.
@@ -35,13 +34,24 @@ SMALL: dict[str, dict[str, Any]] = {
 }
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add `--device`, on which the numerical tests run."""
+    parser.addoption("--device", default="cpu", help="the device of the numerical tests, such as cuda; default: cpu")
+
+
 @pytest.fixture
+def device(request: pytest.FixtureRequest) -> torch.device:
+    """Return the device of the numerical tests."""
+    return torch.device(request.config.getoption("--device"))
+
+
+@pytest.fixture(scope="session")
 def tiny() -> Callable[..., Config]:
-    """tiny(name, **changes): the named pipeline on 64 drawn images with a network a few channels wide."""
+    """tiny(name, **changes): the named pipeline on 64 synthetic images with a network a few channels wide."""
 
     def make(name: str, **changes: Any) -> Config:
         config = PIPELINES[name]
-        source, target = (DRAWN.get(part.kind, part) for part in (config.source, config.target))
+        source, target = (SYNTHETIC.get(part.kind, part) for part in (config.source, config.target))
         model = replace(config.model, **{**SMALL[config.model.kind], **SMALL.get(name, {})})
         return replace(config, **{"source": source, "target": target, "model": model, **changes})
 

@@ -1,4 +1,4 @@
-"""Weights that come along: they are what they say, and they work before anything was trained."""
+"""Shipped weights: they are what they say, and they work before anything was trained."""
 
 import json
 from dataclasses import replace
@@ -9,19 +9,21 @@ import pytest
 import torch
 from PIL import Image
 
-from configs.places import FEATURES, SHIPPED, trained_folder
-from configs.presets import PIPELINES
-from datasets import build_samplers
-from datasets.pixels import to_images
-from launch import main
-from pipelines import Pipeline, classifier, weights
-from pipelines.checkpoint import sha256
+from flowferry import Pipeline
+from flowferry.configs.locations import FEATURES, SHIPPED, trained_folder
+from flowferry.configs.presets import PIPELINES
+from flowferry.datasets.builders import build_samplers
+from flowferry.datasets.pixels import to_images
+from flowferry.launch import main
+from flowferry.pipelines.evaluation import classifier
+from flowferry.pipelines.storage import weights
+from flowferry.pipelines.storage.files import sha256
 
 COMPLETE = sorted(path.parent.name for path in SHIPPED.glob("*/model.safetensors"))
 each = pytest.mark.parametrize("name", COMPLETE)
 
 
-def test_a_translation_and_digits_on_demand_come_along() -> None:
+def test_a_translation_and_digits_on_demand_are_shipped() -> None:
     assert {"fashion2mnist", "noise2mnist-cfg"} <= set(COMPLETE)
 
 
@@ -43,7 +45,7 @@ def test_they_are_small_named_and_measured(name: str) -> None:
 def test_they_hold_what_the_named_pipeline_would_train(name: str) -> None:
     config = Pipeline.from_pretrained(SHIPPED / name).config
     wanted = PIPELINES[name]
-    for part in ("source", "target", "model", "shape", "classes", "path", "prediction", "coupling"):
+    for part in ("source", "target", "model", "shape", "num_classes", "objective", "path", "prediction", "coupling"):
         assert getattr(config, part) == getattr(wanted, part), part
 
 
@@ -98,12 +100,13 @@ def test_a_sample_of_shipped_weights_is_not_written_into_the_installation(
 @pytest.mark.parametrize("name", [name for name in COMPLETE if PIPELINES[name].source.kind == "fashion-mnist"])
 def test_results_are_nearer_to_real_digits_than_the_garments_are(name: str, data_root: Path) -> None:
     """The shipped figures, in small: a classifier is surer of the results than of the garments."""
-    from pipelines.classifier import extract, trained_classifier
+    from flowferry.models.classifier import extract
+    from flowferry.pipelines.evaluation.classifier import trained_classifier
 
     pipe = Pipeline.from_pretrained(SHIPPED / name)
     source, _ = build_samplers(pipe.config, data_root=data_root, split="test", device=torch.device("cpu"))
     x0 = source.draw(64, seed=0, step=0).samples
     place = {"data_root": data_root, "folder": Path("no-such-folder"), "device": torch.device("cpu")}
-    judge = trained_classifier(pipe.config.target, (1, 28, 28), classes=10, **place).classifier
+    judge = trained_classifier(pipe.config.target, (1, 28, 28), num_classes=10, **place).classifier
     before, after = (extract(judge, x)[1].max(dim=1).values.mean() for x in (x0, pipe.translate(x0, steps=10)))
     assert after > 0.75 and after > before + 0.1

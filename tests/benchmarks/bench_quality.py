@@ -15,14 +15,12 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # ahead of any other `datasets`
-
 from matplotlib.axes import Axes
 
-from configs.places import data_root
-from pipelines.figures import figure
-from pipelines.machine import described
-from pipelines.record import read_metrics
+from flowferry.configs.locations import default_data_root
+from flowferry.pipelines.hardware import describe_machine
+from flowferry.pipelines.training.logger import read_metrics
+from flowferry.pipelines.visualization.plots import figure
 
 LAUNCH = Path(__file__).resolve().parents[2] / "launch.py"
 Curve = list[tuple[float, float]]
@@ -34,7 +32,7 @@ def folder_of(told: str, output: Path) -> Path:
 
 
 def train(told: str, options: argparse.Namespace) -> None:
-    """Trains "NAME --option value …" to its end."""
+    """Train "NAME --option value …" to its end."""
     threads = max(1, (os.cpu_count() or 1) // options.jobs) if options.jobs > 1 else 0
     ours = {"minutes": options.minutes, "eval-samples": options.count, "threads": threads, "show-epochs": options.every}
     folder = folder_of(told, options.output)
@@ -53,7 +51,7 @@ def curve(folder: Path) -> Curve:
 
 
 def reached(points: Curve, distance: float) -> float | None:
-    """The first measured minute at which the distance is not above `distance`."""
+    """Return the first measured minute at which the distance is not above `distance`; None for never."""
     return next((minutes for minutes, found in points if found <= distance), None)
 
 
@@ -73,7 +71,7 @@ def main() -> None:
         "--jobs", type=int, default=1, help="how many train at a time, each with its share of the cores"
     )
     parser.add_argument("--output", type=Path, default=Path("runs/quality"))
-    parser.add_argument("--data-root", type=Path, default=data_root())
+    parser.add_argument("--data-root", type=Path, default=default_data_root())
     options = parser.parse_args()
     with ThreadPoolExecutor(options.jobs) as pool:
         list(pool.map(partial(train, options=options), options.pipelines))
@@ -81,7 +79,7 @@ def main() -> None:
 
 
 def tell(curves: dict[str, Curve], options: argparse.Namespace) -> None:
-    """Prints each curve, and when it reaches the best of the first one; draws them into quality.png."""
+    """Print each curve, and when it reaches the best of the first one; draw them into quality.png."""
 
     def draw(axes: Axes) -> None:
         for name, points in curves.items():
@@ -91,7 +89,7 @@ def tell(curves: dict[str, Curve], options: argparse.Namespace) -> None:
         axes.legend()
 
     how = f"{options.jobs} at a time" if options.jobs > 1 else "one after the other"
-    title = f"{options.count:,} test samples · {described()} · {how}"
+    title = f"{options.count:,} test samples · {describe_machine()} · {how}"
     figure(draw, title).save(options.output / "quality.png")
     print(title)
     first = next(iter(curves))

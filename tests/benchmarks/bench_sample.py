@@ -6,50 +6,48 @@ B: `Pipeline.sample`. C: the same with a compiled network. All take turns in one
 
 import argparse
 import statistics
-import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # ahead of any other `datasets`
-
-from configs.presets import PIPELINES
-from pipelines import Pipeline
-from pipelines.machine import described, keep_freed_memory, use_cores
+from flowferry import Pipeline
+from flowferry.configs.presets import PIPELINES
+from flowferry.pipelines.flow.conditions import Condition
+from flowferry.pipelines.hardware import best_device, describe_machine, keep_freed_memory, use_cores
 
 
 @torch.no_grad()
 def notebook(pipeline: Pipeline, count: int, steps: int) -> Tensor:
-    """What a course notebook does, on the uniform grid."""
+    """Return samples as a course notebook draws them, on the uniform grid."""
     model, config, device = pipeline.model, pipeline.config, pipeline.device
     parts = []
     for start in range(0, count, 128):
         size = min(128, count - start)
         x = torch.randn(size, *config.shape, device=device)
-        label = torch.arange(size, device=device) % config.classes if config.classes else None
-        null = torch.full_like(label, config.classes) if label is not None else None
+        label = torch.arange(size, device=device) % config.num_classes if config.num_classes else None
+        condition = Condition(label, None, config.num_classes)
+        unconditional = condition.unconditional()
         for step in range(steps):
             t = torch.full((size,), step / steps, device=device)
-            v = model(x, t, label)
+            v = model(x, t, condition)
             if label is not None:
-                untold = model(x, t, null)
-                v = untold + config.solver.guidance * (v - untold)
+                without = model(x, t, unconditional)
+                v = without + config.solver.guidance * (v - without)
             x = x + v / steps
         parts.append(x)
     return torch.cat(parts)
 
 
 def sampled(pipeline: Pipeline, count: int, steps: int) -> Tensor:
-    classes = pipeline.config.classes
+    classes = pipeline.config.num_classes
     labels = torch.arange(count) % classes if classes else None
     return pipeline.sample(count, labels, solver="euler", steps=steps)
 
 
 def speed(run: Callable[[], Tensor]) -> float:
-    """Images per second."""
+    """Return images per second."""
     started = time.perf_counter()
     count = len(run())
     if torch.accelerator.is_available():
@@ -72,9 +70,8 @@ def main() -> None:
     use_cores(options.threads)
     keep_freed_memory()
     torch.manual_seed(0)
-    device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     pipeline = Pipeline(PIPELINES[options.pipeline])
-    pipeline.model.to(device).eval()
+    pipeline.model.to(best_device()).eval()
     compiled = Pipeline(pipeline.config, torch.compile(pipeline.model))
     count, steps = options.count, options.steps
     contenders: dict[str, Callable[[], Tensor]] = {
@@ -82,13 +79,15 @@ def main() -> None:
         "B Pipeline.sample": lambda: sampled(pipeline, count, steps),
         "C compiled": lambda: sampled(compiled, count, steps),
     }
-    sampled(compiled, min(count, pipeline.block + count % pipeline.block), 2)  # each shape is compiled before the clock
+    sampled(
+        compiled, min(count, pipeline.block_size + count % pipeline.block_size), 2
+    )  # each shape is compiled before the clock
     found: dict[str, list[float]] = {name: [] for name in contenders}
     for _ in range(options.rounds):
         for name, run in contenders.items():
             found[name].append(speed(run))
     print(f"{options.pipeline}, {count:,} images, Euler, {steps} steps, guidance {pipeline.config.solver.guidance:g}")
-    print(f"{described()}, {torch.get_num_threads()} threads, torch {torch.__version__}")
+    print(f"{describe_machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}")
     base = found["A notebook"]
     for name, rates in found.items():
         ratios = [rate / first for rate, first in zip(rates, base, strict=True)]

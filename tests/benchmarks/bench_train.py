@@ -7,7 +7,6 @@ for all of them; ratios are taken within a round. What each measures: README.md 
 import argparse
 import platform
 import re
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -25,15 +24,14 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision.datasets import MNIST, FashionMNIST
 from torchvision.transforms import ToTensor
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # ahead of any other `datasets`
-
-from configs.parts import NoisyConfig, SamplerConfig
-from configs.places import data_root
-from configs.presets import PIPELINES, STAND_INS
-from models import build_model, placed
-from pipelines.losses import LOSSES
-from pipelines.optimizers import OPTIMIZERS
-from pipelines.trainer import Trainer
+from flowferry.configs.components import NoisyConfig, SamplerConfig
+from flowferry.configs.locations import default_data_root
+from flowferry.configs.presets import PIPELINES
+from flowferry.models import build_model, to_device
+from flowferry.pipelines.flow.conditions import Condition
+from flowferry.pipelines.flow.losses import LOSSES
+from flowferry.pipelines.optimizers import OPTIMIZERS
+from flowferry.pipelines.train import Trainer
 
 REAL = {"mnist": MNIST, "fashion-mnist": FashionMNIST}
 HEADER = ("batch", "A plain loop", "B trainer", "C bare", "B/A", "B/C", "data of A", "data of B", "of peak")
@@ -42,7 +40,7 @@ SIDE = 4096  # of the matrices whose product is the machine's peak
 
 
 class Timed:
-    """Calls `function` and adds up the seconds that takes."""
+    """A function that adds up the seconds its calls take."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self.function, self.seconds = function, 0.0
@@ -61,8 +59,8 @@ class Contender(NamedTuple):
     data: Timed
 
 
-class Drawn(MNIST):
-    """The trainer's stand-ins, read as torchvision reads MNIST: a Pillow image at a time."""
+class Synthetic(MNIST):
+    """The trainer's synthetic images, read as torchvision reads MNIST: a Pillow image at a time."""
 
     def __init__(self, sampler: Any) -> None:
         self.data, self.targets = sampler.images[:, 0].cpu(), sampler.labels.cpu()
@@ -70,11 +68,11 @@ class Drawn(MNIST):
 
 
 def loaded(part: SamplerConfig, sampler: Any, trainer: Trainer, root: Path) -> Iterator[tuple[Tensor, Tensor]]:
-    """Epoch after epoch of a DataLoader: images [B, 1, 28, 28] in [-1, 1], labels [B]. A Gaussian: torch.randn."""
-    device, size = trainer.accelerator.device, trainer.train.batch_size
-    while part.kind == "gaussian":
+    """Yield batches without end: a DataLoader's images [B, 1, 28, 28] in [-1, 1] and labels [B], or torch.randn."""
+    device, size = trainer.processes.accelerator.device, trainer.config.train.batch_size
+    while part.is_noise:
         yield torch.randn(size, *sampler.shape, device=device), torch.empty(0)
-    dataset = REAL[part.kind](root, transform=ToTensor()) if part.kind in REAL else Drawn(sampler)
+    dataset = REAL[part.kind](root, transform=ToTensor()) if part.kind in REAL else Synthetic(sampler)
     loader = DataLoader(dataset, batch_size=size, shuffle=True, num_workers=0, drop_last=True)
     while len(loader):  # a batch larger than the data set would be none at all
         for images, labels in loader:
@@ -82,27 +80,27 @@ def loaded(part: SamplerConfig, sampler: Any, trainer: Trainer, root: Path) -> I
 
 
 def plain_loop(trainer: Trainer, root: Path) -> Contender:
-    """A: what a course notebook does."""
-    config, device = trainer.config, trainer.accelerator.device
-    path, prediction = trainer.pipeline.path, trainer.pipeline.prediction
+    """Return A: what a course notebook does."""
+    config, device, inner = trainer.config, trainer.processes.accelerator.device, trainer.train_step
+    path, prediction = inner.pipeline.path, inner.pipeline.prediction
     model = build_model(config).to(device, memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     optimizer = torch.optim.Adam(model.parameters(), lr=config.train.lr)
-    targets = loaded(config.target, trainer.target, trainer, root)
-    if isinstance(config.source, NoisyConfig):  # it is made of the target's images
+    targets = loaded(config.target, inner.target, trainer, root)
+    if isinstance(config.source, NoisyConfig):  # made of the target's images
         data = Timed(lambda: (next(targets),) * 2)
     else:
-        data = Timed(zip(loaded(config.source, trainer.source, trainer, root), targets, strict=True).__next__)
+        data = Timed(zip(loaded(config.source, inner.source, trainer, root), targets, strict=True).__next__)
 
     def step() -> float:
         (x0, _), (x1, label) = data()
         if isinstance(config.source, NoisyConfig):
             x0 = x1 + 2 * config.source.sigma * torch.randn_like(x1)
-        t = torch.rand(len(x1), device=device)
-        t = (t * path.levels).floor() / path.levels if path.levels else t
+        t = inner.pipeline.objective.draw_times(torch.rand(len(x1), device=device), 1.0, path)
         dropped = torch.rand(len(x1), device=device) < config.train.label_dropout
-        label = torch.where(dropped, config.classes, label) if config.classes else None
+        label = torch.where(dropped, config.num_classes, label) if config.num_classes else None
         xt = path.interpolate(x0, x1, t)
-        loss = F.mse_loss(model(xt, t, label), prediction.of(path, x0, x1, t))
+        condition = Condition(label, None, config.num_classes)
+        loss = F.mse_loss(model(xt, t, condition), prediction.truth(path, x0, x1, t))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -112,14 +110,14 @@ def plain_loop(trainer: Trainer, root: Path) -> Contender:
 
 
 def whole_trainer(trainer: Trainer) -> Contender:
-    """B: the trainer's step, as in a run."""
-    data = Timed(trainer.global_batch)
-    trainer.global_batch = data  # type: ignore[assignment, method-assign]
+    """Return B: the trainer's step, as in a run."""
+    data = Timed(trainer.train_step.global_batch)
+    trainer.train_step.global_batch = data  # type: ignore[assignment, method-assign]
 
     def step() -> None:
-        trainer.train_step()
-        if trainer.readable:
-            trainer.read()
+        trainer.advance()
+        if trainer.pending.is_readable:
+            trainer.read_steps()
 
     return Contender(step, data)
 
@@ -131,22 +129,22 @@ def bare(
     bf16: bool | None = None,
     compiled: bool = False,
 ) -> Contender:
-    """C: forward, backward and the run's optimisers on one batch; where not said otherwise, as in the trainer."""
-    device = trainer.accelerator.device
-    bf16 = trainer.accelerator.mixed_precision == "bf16" if bf16 is None else bf16
-    model = placed(build_model(trainer.config), trainer.config, device, train=True)
+    """Return C: forward, backward and the run's optimizers on one batch; unless told otherwise, as in the trainer."""
+    train, device = trainer.config.train, trainer.processes.accelerator.device
+    bf16 = trainer.processes.accelerator.mixed_precision == "bf16" if bf16 is None else bf16
+    model = to_device(build_model(trainer.config), device, train=True)
     if layout is not None:
         model = model.to(memory_format=layout)  # type: ignore[call-overload]
-    optimizers = OPTIMIZERS[trainer.train.optimizer](model, trainer.train.lr)
+    optimizers = OPTIMIZERS[train.optimizer](model, train.lr)
     predict: Callable[..., Tensor] = torch.compile(model) if compiled else model
-    x0, x1, t, label = trainer.global_batch(0)
-    path = trainer.pipeline.path
-    xt, wanted = path.interpolate(x0, x1, t), trainer.pipeline.prediction.of(path, x0, x1, t)
+    x0, x1, t, condition = trainer.train_step.global_batch(0)
+    pipeline = trainer.train_step.pipeline
+    xt, wanted = pipeline.path.interpolate(x0, x1, t), pipeline.prediction.truth(pipeline.path, x0, x1, t)
 
     def step() -> None:
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-            prediction = predict(xt, t, label)
-        LOSSES[trainer.train.loss](prediction.float(), wanted).backward()
+            prediction = predict(xt, t, condition)
+        LOSSES[train.loss](prediction.float(), wanted).backward()
         for optimizer in optimizers:
             optimizer.step()
             optimizer.zero_grad()
@@ -155,7 +153,7 @@ def bare(
 
 
 def measure(contender: Contender, batch_size: int, seconds: float) -> tuple[float, float]:
-    """Images per second over whole steps until `seconds` have passed, and the data's share of the time."""
+    """Return images per second over whole steps until `seconds` have passed, and the data's share of the time."""
     contender.data.seconds, steps, started = 0.0, 0, time.perf_counter()
     while steps == 0 or time.perf_counter() - started < seconds:
         contender.step()
@@ -171,8 +169,8 @@ def spread(values: Sequence[float], form: str) -> str:
 
 
 def row(trainer: Trainer, root: Path, rounds: int, seconds: float) -> list[str]:
-    """The cells of one batch size."""
-    size = trainer.train.batch_size
+    """Return the cells of one batch size."""
+    size = trainer.config.train.batch_size
     contenders = [plain_loop(trainer, root), whole_trainer(trainer), bare(trainer)]
     for one in contenders:  # warm up
         measure(one, size, seconds / 4)
@@ -185,17 +183,17 @@ def row(trainer: Trainer, root: Path, rounds: int, seconds: float) -> list[str]:
 
 
 def operations(trainer: Trainer) -> float:
-    """Floating-point operations of forward and backward, per image: those of convolutions and matrix products."""
-    model = placed(build_model(trainer.config), trainer.config, trainer.accelerator.device, train=True)
-    x0, x1, t, label = trainer.global_batch(0)
+    """Return the floating-point operations of forward and backward per image, of convolutions and matrix products."""
+    model = to_device(build_model(trainer.config), trainer.processes.accelerator.device, train=True)
+    x0, x1, t, condition = trainer.train_step.global_batch(0)
     with FlopCounterMode(display=False) as counter:
-        model(trainer.pipeline.path.interpolate(x0, x1, t), t, label).sum().backward()
+        model(trainer.train_step.pipeline.path.interpolate(x0, x1, t), t, condition).sum().backward()
     return counter.get_total_flops() / len(t)
 
 
 @cache
 def peak_of(device: torch.device, dtype: torch.dtype, seconds: float = 2.0) -> float:
-    """Floating-point operations a second of a product of two large matrices: more the hardware hardly gives."""
+    """Return the floating-point operations a second of a product of two large matrices, about the hardware's most."""
     a = torch.randn(SIDE, SIDE, device=device, dtype=dtype)
     wait = torch.accelerator.synchronize if torch.accelerator.is_available() else lambda: None
     a @ a
@@ -209,21 +207,22 @@ def peak_of(device: torch.device, dtype: torch.dtype, seconds: float = 2.0) -> f
 
 
 def peak(trainer: Trainer) -> float:
-    bf16 = trainer.accelerator.mixed_precision == "bf16"
-    return peak_of(trainer.accelerator.device, torch.bfloat16 if bf16 else torch.float32)
+    accelerator = trainer.processes.accelerator
+    bf16 = accelerator.mixed_precision == "bf16"
+    return peak_of(accelerator.device, torch.bfloat16 if bf16 else torch.float32)
 
 
 def print_row(cells: Sequence[str]) -> None:
     print(*(cell.rjust(width) for cell, width in zip(cells, WIDTHS, strict=True)), sep="  ", flush=True)
 
 
-def available(part: SamplerConfig, root: Path) -> SamplerConfig:
-    """The data set, or its drawn stand-in where it is not in `root`."""
+def available(part: SamplerConfig, root: Path) -> Any:
+    """Return the data set, or its synthetic stand-in where it is not in `root`."""
     try:
         if part.kind in REAL:
             REAL[part.kind](root)
     except RuntimeError:
-        return STAND_INS[part.kind]
+        return part.stand_in
     return part
 
 
@@ -240,12 +239,12 @@ def main() -> None:
     parser.add_argument("--batch-sizes", type=int, nargs="+", default=[32, 64, 128, 256])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=3.0, help="per round and contender")
-    parser.add_argument("--data-root", type=Path, default=data_root())
+    parser.add_argument("--data-root", type=Path, default=default_data_root())
     parser.add_argument("--threads", type=int, default=0, help="of the CPU; 0: all cores")
     options = parser.parse_args()
     config, root = PIPELINES[options.pipeline], options.data_root
     config = replace(config, source=available(config.source, root), target=available(config.target, root))
-    print(config.name, "on drawn stand-ins: the data sets are not in" if config.drawn else "on", root)
+    print(config.name, "on synthetic data: the data sets are not in" if config.is_synthetic else "on", root)
     print_row(HEADER)
     for size in options.batch_sizes:
         config = replace(config, train=replace(config.train, batch_size=size, threads=options.threads))

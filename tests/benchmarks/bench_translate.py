@@ -20,20 +20,17 @@ import torch
 from PIL import Image
 from torchvision.datasets import FashionMNIST
 
-ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT))
-
-import launch  # noqa: E402
-from configs.parts import PracticalUNetConfig  # noqa: E402
-from configs.presets import PIPELINES  # noqa: E402
-from configs.schema import SolverConfig  # noqa: E402
-from datasets.pixels import to_images  # noqa: E402
-from pipelines import Pipeline  # noqa: E402
-from pipelines.machine import described, use_cores  # noqa: E402
+from flowferry import launch
+from flowferry.configs.networks import PracticalUNetConfig
+from flowferry.configs.presets import PIPELINES
+from flowferry.configs.schema import SolverConfig
+from flowferry.datasets.pixels import to_images
+from flowferry.pipelines.hardware import describe_machine, use_cores
+from flowferry.pipelines.pipeline import Pipeline
 
 
 def export(data_root: Path, folder: Path, count: int) -> torch.Tensor:
-    """The first `count` test images as files in a folder for each class; returns them in [-1, 1]."""
+    """Write the first `count` test images as files in a folder for each class, and return them in [-1, 1]."""
     data = FashionMNIST(data_root, train=False)
     for index, (image, label) in enumerate(zip(data.data[:count], data.targets, strict=False)):
         file = folder / str(int(label)) / f"{index:05d}.png"
@@ -48,7 +45,7 @@ def speed(args: argparse.Namespace) -> None:
         root = Path(name)
         images = export(args.data_root, root / "in", args.files)
         pipeline = Pipeline.from_pretrained(args.pipeline).using(steps=args.steps)
-        pipeline.translate(images[: pipeline.block])
+        pipeline.translate(images[: pipeline.block_size])
         found: list[tuple[float, float]] = []
         for turn in range(args.rounds):
             begun = time.perf_counter()
@@ -61,10 +58,8 @@ def speed(args: argparse.Namespace) -> None:
             made = sum(1 for _ in (root / str(turn)).rglob("*.png"))
             assert (code, made) == (0, len(images)), (code, made)
             found.append((bare, files))
-        print(
-            f"{described()}; {args.pipeline}, NFE {pipeline.evaluations}, "
-            f"blocks of {pipeline.block}, {len(images)} files"
-        )
+        blocks = f"blocks of {pipeline.block_size}"
+        print(f"{describe_machine()}; {args.pipeline}, NFE {pipeline.nfe}, {blocks}, {len(images)} files")
         for column, told in zip(zip(*found, strict=True), ("A images/s", "B files/s"), strict=True):
             print(f"{told:12} {statistics.median(column):8.1f} ({min(column):.1f}–{max(column):.1f})")
         ratios = [files / bare for bare, files in found]
@@ -80,9 +75,11 @@ def memory(counts: list[int]) -> None:
 
 
 def one(count: int) -> None:
-    """Peak memory of the translation of `count` files of 4 × 4 pixels, over what it was before the first."""
+    """Print the peak memory of translating `count` files of 4 × 4 pixels, over what it was before the first."""
     config = PIPELINES["fashion2mnist-published"]
-    config = type(config)(**{**vars(config), "model": PracticalUNetConfig(width=1), "solver": SolverConfig(steps=1)})
+    config = type(config)(
+        **{**vars(config), "model": PracticalUNetConfig(width=1), "solver": SolverConfig(num_steps=1)}
+    )
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
         Pipeline(config).save_pretrained(root / "weights")

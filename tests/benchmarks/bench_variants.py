@@ -1,28 +1,24 @@
 """What each of the trainer's choices is worth: the bare step as in a run, and with one thing changed. Asserts nothing.
 
 All take turns in one process; the ratio to the step as in a run is taken within a round. Forward, backward and the
-optimiser on one fixed batch.
+optimizer on one fixed batch.
 """
 
 import argparse
-import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 from unittest.mock import patch
 
 import torch
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # ahead of any other `datasets`
-
 from bench_train import Contender, bare, machine, measure, spread
 
-from configs.cli import parse_train
-from pipelines.trainer import Trainer
+from flowferry.configs.cli import parse_train
+from flowferry.pipelines.train import Trainer
 
 
 def with_adam(trainer: Trainer, **changes: Any) -> Contender:
-    """With other arguments to torch's Adam and AdamW than the project gives them."""
+    """Return C with other arguments to torch's Adam and AdamW than the project gives them."""
 
     def instead(made: Any) -> Any:
         return lambda parameters, **told: made(parameters, **{**told, **changes})
@@ -39,7 +35,7 @@ def main() -> None:
     asked = parse_train(rest or ["--pipeline", "fashion2mnist", "--quick"])
     with TemporaryDirectory() as folder:
         trainer = Trainer(asked.config, Path(folder), data_root=asked.data_root)
-        bf16 = trainer.accelerator.mixed_precision == "bf16"
+        bf16 = trainer.processes.accelerator.mixed_precision == "bf16"
         contenders = {
             "as in a run": bare(trainer),
             "contiguous": bare(trainer, layout=torch.contiguous_format),
@@ -49,7 +45,7 @@ def main() -> None:
             "Adam parameter by parameter": with_adam(trainer, fused=False, foreach=False),
             "compiled": bare(trainer, compiled=True),
         }
-        size = trainer.train.batch_size
+        size = trainer.config.train.batch_size
         for one in contenders.values():  # warm up, compile
             measure(one, size, options.seconds)
         turns = [[measure(one, size, options.seconds)[0] for one in contenders.values()] for _ in range(options.rounds)]

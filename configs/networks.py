@@ -1,0 +1,64 @@
+"""Networks, each with its options, by `kind`. What they can do is stated in their classes: models/base.py."""
+
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+from flowferry.configs.validation import Positive, Range, Validated
+
+
+@dataclass(frozen=True, kw_only=True)
+class PracticalUNetConfig(Validated):
+    """A small UNet without normalization; time is one more input channel. Takes no classes."""
+
+    kind: Literal["practical-unet"] = field(default="practical-unet", init=False)
+    width: Annotated[int, Range(1, 65536)] = 32
+    """Channels at full size; twice as many below."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CourseUNetConfig(Validated):
+    """The courses' UNet with BatchNorm for 28×28 images; takes classes."""
+
+    kind: Literal["course-unet"] = field(default="course-unet", init=False)
+    width: Annotated[int, Range(1, 65536)] = 64
+    """Hidden channels D."""
+    time: Literal["none", "multiply", "add"] = "add"
+    """How time enters: not at all, as a scale of the features, or as a shift (with classes, only as a shift)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttentionUNetConfig(Validated):
+    """A UNet with GroupNorm, residual blocks and self-attention. Takes no classes."""
+
+    kind: Literal["attention-unet"] = field(default="attention-unet", init=False)
+    widths: Annotated[tuple[int, ...], Range(1, 65536)] = (32, 64, 128)
+    """Channels before the first block and after each block down; multiples of 16."""
+    middle: Annotated[int, Range(1, 65536)] = 64
+    """Channels of the lowest level."""
+    attention: tuple[bool, ...] = (False, True)
+    """Whether each block down, and its mirror image up, attends."""
+    time_scale: Annotated[float, Positive] = 1.0
+    """Factor on t before its sinusoids: 1 as published, where they barely move; 1000 spreads them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PatchUNetConfig(Validated):
+    """A UNet on 2×2 patches that is quick to train; takes classes."""
+
+    kind: Literal["patch-unet"] = field(default="patch-unet", init=False)
+    widths: Annotated[tuple[int, ...], Range(1, 65536)] = (48, 96)
+    """Channels at half and at a quarter of the size; multiples of 8."""
+    blocks: Annotated[tuple[int, ...], Range(1, 64)] = (1, 3)
+    """Residual blocks down and up at half the size, and in the middle at a quarter."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MLPConfig(Validated):
+    """Three hidden layers for points in the plane; time is one more input. Takes no classes."""
+
+    kind: Literal["mlp"] = field(default="mlp", init=False)
+    width: Annotated[int, Range(1, 65536)] = 128
+    """Units of each hidden layer."""
+
+
+ModelConfig = PracticalUNetConfig | CourseUNetConfig | AttentionUNetConfig | PatchUNetConfig | MLPConfig

@@ -1,0 +1,143 @@
+"""Build the source and target of a configuration."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from flowferry.configs.components import AugmentConfig, ImageFolderConfig, SamplerConfig, augmentation_of
+from flowferry.configs.schema import Config
+from flowferry.configs.validation import UserError
+from flowferry.datasets.base import Labeled, Sampler
+from flowferry.datasets.downloads import DOWNLOADS, Download, downloaded
+from flowferry.datasets.image_folder import common_stems, image_folder
+from flowferry.datasets.in_memory import InMemory
+from flowferry.datasets.synthetic import draw_colors, draw_digits, draw_garments
+from flowferry.datasets.toy import Gaussian, GaussianRing, Moons
+from flowferry.datasets.wrappers import Augmented, Noisy
+
+Split = Literal["train", "test"]
+
+
+class Request(NamedTuple):
+    """What a builder is given beside a sampler's own configuration."""
+
+    shape: tuple[int, ...]
+    data_root: Path
+    split: Split
+    device: torch.device
+    only: frozenset[str] | None = None
+    """Of image folders: the stems of the images that have a partner."""
+
+
+Builder = Callable[[Any, Request], Sampler]
+
+
+def from_download(data_set: Download, config: SamplerConfig, request: Request) -> InMemory:
+    """Build a data set of torchvision's."""
+    train = request.split == "train"
+    return downloaded(data_set, data_root=request.data_root, train=train, device=request.device)
+
+
+def from_drawing(draw: Callable[[int, int], tuple[Tensor, Tensor]], config: Any, request: Request) -> InMemory:
+    """Build synthetic data of ten classes; colors come at any size."""
+    images, labels = draw(config.count, {"train": 0, "test": 1}[request.split])
+    images = images if images.ndim == 4 else images[:, None]
+    if images.shape[1] == 3 and len(request.shape) == 3:
+        images = F.interpolate(images, size=request.shape[1:])
+    return InMemory(images, labels, num_classes=10, device=request.device)
+
+
+SAMPLERS: dict[str, Builder] = {
+    "gaussian": lambda config, request: Gaussian(config, request.shape, request.device),
+    "gaussian-ring": lambda config, request: GaussianRing(config, request.device),
+    "moons": lambda config, request: Moons(config, request.device),
+    "synthetic-digits": partial(from_drawing, draw_digits),
+    "synthetic-garments": partial(from_drawing, draw_garments),
+    "synthetic-colors": partial(from_drawing, draw_colors),
+    "image-folder": lambda c, request: image_folder(c, request.shape, request.split, request.device, request.only),
+    **{kind: partial(from_download, data_set) for kind, data_set in DOWNLOADS.items()},
+}
+
+
+FROM_TARGET: dict[str, Callable[[Any, Sampler], Sampler]] = {
+    "noisy": lambda config, target: Noisy(target, config.sigma),
+}
+
+
+def build_sampler(
+    config: SamplerConfig,
+    shape: tuple[int, ...],
+    *,
+    data_root: Path,
+    split: Split,
+    device: torch.device,
+    only: frozenset[str] | None = None,
+) -> Sampler:
+    """Return the sampler that `config` describes.
+
+    only: of an image folder, the relative paths without endings to keep. Raises UserError if the data is missing or
+    its samples are not of `shape`.
+    """
+    if config.from_target:
+        raise UserError(f"{config.kind}: got a target, expected a source, because it is made of the target's images")
+    sampler = SAMPLERS[config.kind](config, Request(tuple(shape), Path(data_root), split, device, only))
+    if tuple(sampler.shape) != tuple(shape):
+        raise UserError(f"{config.kind}: got samples of shape {sampler.shape}, expected the pipeline's {shape}")
+    if split == "train" and (augment := augmentation_of(config)) != AugmentConfig():
+        assert isinstance(sampler, Labeled), "those that can be augmented can be asked for labels"
+        return Augmented(sampler, augment)
+    return sampler
+
+
+def build_source(
+    config: Config,
+    *,
+    data_root: Path,
+    split: Split,
+    device: torch.device,
+    target: Sampler | None = None,
+    only: frozenset[str] | None = None,
+) -> Sampler:
+    """Return a pipeline's source. target: already built, for a source that is made of it."""
+    where: Any = {"data_root": data_root, "split": split, "device": device}
+    if config.source.from_target:
+        clean = target or build_sampler(config.target, config.shape, **where)
+        return FROM_TARGET[config.source.kind](config.source, clean)
+    return build_sampler(config.source, config.shape, **where, only=only)
+
+
+def build_samplers(config: Config, *, data_root: Path, split: Split, device: torch.device) -> tuple[Sampler, Sampler]:
+    """Return a pipeline's source and target.
+
+    Raises UserError as `build_sampler` does, and where the two do not go together.
+    """
+    only = paired_stems(config) if config.is_paired else None
+    where: Any = {"data_root": data_root, "split": split, "device": device, "only": only}
+    target = build_sampler(config.target, config.shape, **where)
+    source = build_source(config, **where, target=target)
+    if config.num_classes and target.num_classes != config.num_classes:
+        raise UserError(f"{config.target.kind}: got {target.num_classes} classes, expected {config.num_classes}")
+    if config.infer_labels and source.num_classes != config.num_classes:
+        raise UserError(
+            f"infer_labels: got {source.num_classes} classes of {config.source.kind}, expected as many as the "
+            f"pipeline's {config.num_classes}"
+        )
+    if config.is_paired and source.size != target.size:
+        sizes = source.size or "endless", target.size or "endless"
+        raise UserError(
+            f"coupling given: got {sizes[0]} samples of {config.source.kind} and {sizes[1]} of {config.target.kind}, "
+            "expected as many of both"
+        )
+    return source, target
+
+
+def paired_stems(config: Config) -> frozenset[str] | None:
+    """Return the stems that two image folders share; None where source and target are not both folders."""
+    if isinstance(config.source, ImageFolderConfig) and isinstance(config.target, ImageFolderConfig):
+        return common_stems(config.source, config.target, allow_unmatched=config.allow_unmatched)
+    return None

@@ -1,0 +1,39 @@
+"""The contract of every network: `model(xt, t, condition) -> prediction`."""
+
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from flowferry.configs.validation import UserError
+from flowferry.pipelines.flow.conditions import NO_CONDITION, Condition
+
+
+class Network(nn.Module):
+    """Base class of all networks, with their capabilities; a subclass sets those that differ from the defaults.
+
+    A subclass is constructed as `Subclass(config, shape=(C, H, W) or (n,), num_classes=K)` and raises UserError for a
+    shape or options that do not fit.
+    """
+
+    takes_classes: ClassVar[bool] = False
+    """Whether it reads `condition.label`."""
+    sees_source: ClassVar[bool] = False
+    """Whether it reads `condition.image`, the source sample."""
+    trains_contiguous: ClassVar[bool] = False
+    """Whether it trains faster on a CPU with contiguous kernels than with channels last."""
+
+    def forward(self, xt: Tensor, t: Tensor, condition: Condition = NO_CONDITION) -> Tensor:
+        """Return the prediction, in the shape of xt [B, C, H, W] or [B, n], for t [B] in [0, 1]."""
+        raise NotImplementedError
+
+
+def image_channels(kind: str, shape: tuple[int, ...], *, multiple: int = 1, side: int | None = None) -> int:
+    """Return C of `shape` (C, H, W), for a network that needs H = W = `side`, or else multiples of `multiple`.
+
+    Raises UserError for any other shape.
+    """
+    fits = len(shape) == 3 and all(length == side if side else length % multiple == 0 for length in shape[1:])
+    if not fits:
+        expected = f"(C, {side}, {side})" if side else f"(C, H, W) with H and W multiples of {multiple}"
+        raise UserError(f"{kind}: got samples of shape {shape}, expected {expected}")
+    return shape[0]

@@ -1,0 +1,69 @@
+"""Measure what a translation keeps of its source, beside the figures of shuffled pairs of source and result."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from flowferry.datasets.couplings import MATCHES_LABELS
+from flowferry.datasets.rng import generator
+from flowferry.pipelines.evaluation import metrics
+from flowferry.pipelines.evaluation.reference import EvaluationSet, Figures
+from flowferry.pipelines.pipeline import Pipeline
+
+ROUND_TRIP = 500  # results to carry back to the source, at most
+
+
+def translation_figures(
+    pipeline: Pipeline, samples: EvaluationSet, results: Tensor, probabilities: Tensor | None
+) -> tuple[Figures, Figures]:
+    """Return (figures of the pairs of a source sample and its result, figures of shuffled pairs).
+
+    results: [count, *shape], in the order of the samples; probabilities: of their classes, [count, C], or None where
+    there is no classifier.
+    """
+    source = samples.source.samples
+    order = torch.randperm(len(source), generator=generator("cpu", samples.seed, "shuffle")).to(results.device)
+    inferred = pipeline.inferred_labels(source)
+    kept, chance = {"distance": rms(results - source)}, {"distance": rms(results[order] - source)}
+    if probabilities is not None:
+        found = probabilities.argmax(dim=1)
+        if (of_source := samples.source.labels) is not None:
+            kept["mutual information"] = metrics.mutual_information(of_source, found)
+            chance["mutual information"] = metrics.mutual_information(of_source, found[order])
+        for name, (labels, wanted) in compared_labels(samples, found, inferred, pipeline.config.coupling).items():
+            kept[name], chance[name] = share(labels == wanted), share(labels[order] == wanted)
+    if pipeline.is_invertible:
+        asked = inferred if samples.asked is None else samples.asked
+        labels_back = None if asked is None else asked[:ROUND_TRIP]
+        back = pipeline.invert(results[:ROUND_TRIP], labels_back, batch_size=samples.batch_size)
+        kept["round trip"] = rms(back - source[:ROUND_TRIP])
+        chance["round trip"] = rms(source[order][:ROUND_TRIP] - source[:ROUND_TRIP])
+    return kept, chance
+
+
+def compared_labels(
+    samples: EvaluationSet, found: Tensor, inferred: Tensor | None, coupling: str
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """Return the labels int64 [count] whose agreement is a figure, by its name: (labels, what they should be).
+
+    found: classes of the results, by a classifier; inferred: classes of the source, by the pipeline's own classifier.
+    """
+    labels, compared = samples.source.labels, {}
+    if labels is not None and coupling in MATCHES_LABELS:
+        compared["same label"] = found, labels
+    if labels is not None and inferred is not None:
+        compared["inferred label"] = inferred, labels
+    if samples.asked is not None:
+        compared["asked class"] = found, samples.asked.to(found.device)
+    return compared
+
+
+def rms(difference: Tensor) -> float:
+    """Return the root mean square over samples and elements, in units of [-1, 1]."""
+    return math.sqrt(difference.square().mean().item())
+
+
+def share(which: Tensor) -> float:
+    """Return the share of True in a tensor of booleans."""
+    return which.double().mean().item()

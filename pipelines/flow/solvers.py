@@ -1,0 +1,97 @@
+"""Solvers: from the velocity at a point to the next point of the time grid.
+
+The ODE solvers follow dx/dt = v(x, t). The ancestral solver also adds noise at each step, and needs the path.
+A function that takes a velocity or a step and returns another one to use in its place is called an edit.
+"""
+
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from typing import NamedTuple
+
+from torch import Tensor
+
+from flowferry.pipelines.flow.paths import Path
+
+Velocity = Callable[[Tensor, Tensor], Tensor]
+"""v(x, t) with x [B, …] and t a scalar tensor -> dx/dt [B, …]."""
+Step = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""step(x, t, h) with x [B, …] at time t, both t and h scalar tensors -> x at t + h."""
+Noise = Callable[[Tensor], Tensor]
+"""noise(x) -> independent standard normal values in the shape of x, new ones at each call."""
+
+
+def euler(v: Velocity, x: Tensor, t: Tensor, h: Tensor) -> Tensor:
+    """Return x + h·v(x, t); order 1."""
+    return x + h * v(x, t)
+
+
+def midpoint(v: Velocity, x: Tensor, t: Tensor, h: Tensor) -> Tensor:
+    """Return x + h·v(x + h/2·v(x, t), t + h/2); order 2."""
+    return x + h * v(x + h / 2 * v(x, t), t + h / 2)
+
+
+def heun(v: Velocity, x: Tensor, t: Tensor, h: Tensor) -> Tensor:
+    """Return x + h/2·(k1 + k2), with k2 at the end of an Euler step: the explicit trapezoid; order 2."""
+    k1 = v(x, t)
+    k2 = v(x + h * k1, t + h)
+    return x + h / 2 * (k1 + k2)
+
+
+def rk4(v: Velocity, x: Tensor, t: Tensor, h: Tensor) -> Tensor:
+    """Return x + h/6·(k1 + 2·k2 + 2·k3 + k4): the classical Runge–Kutta step; order 4."""
+    k1 = v(x, t)
+    k2 = v(x + h / 2 * k1, t + h / 2)
+    k3 = v(x + h / 2 * k2, t + h / 2)
+    k4 = v(x + h * k3, t + h)
+    return x + h / 6 * (k1 + 2 * k2 + 2 * k3 + k4)
+
+
+def ancestral(v: Velocity, path: Path, noise: Noise) -> Step:
+    """Return DDPM's ancestral step (Ho et al. 2020, algorithm 2), on any path that starts from Gaussian noise.
+
+    Let r = β_t/β_u for a step from t to u, so that x_t = r·x_u + √q·ε with q = α_t² − r²·α_u². Then the mean of x_u
+    given x_t and x1 is (q·β_u·x1 + r·α_u²·x_t)/α_t². The step adds √q·ε to it, the larger of the paper's two choices;
+    on the paper's path r² = 1 − b_s and q = b_s with its schedule b. The last step, to u = 1, adds no noise.
+    """
+
+    def step(x: Tensor, t: Tensor, h: Tensor) -> Tensor:
+        _, x1 = path.endpoints(x, v(x, t), t)
+        alpha_t, alpha_u = path.alpha(t), path.alpha(t + h)
+        beta_t, beta_u = path.beta(t), path.beta(t + h)
+        r = beta_t / beta_u
+        q = alpha_t**2 - r**2 * alpha_u**2
+        mean = (q * beta_u * x1 + r * alpha_u**2 * x) / alpha_t**2
+        return mean if t + h == 1 else mean + q.sqrt() * noise(x)
+
+    return step
+
+
+class Solver(NamedTuple):
+    """A way to take steps along a velocity."""
+
+    make_step: Callable[[Velocity, Path, Noise], Step]
+    """(velocity, path, noise) -> a step."""
+    nfe: int
+    """Evaluations of the velocity per step."""
+
+
+def ode(method: Callable[[Velocity, Tensor, Tensor, Tensor], Tensor], nfe: int) -> Solver:
+    """Return a solver whose step needs neither the path nor noise."""
+    return Solver(lambda v, path, noise: lambda x, t, h: method(v, x, t, h), nfe)
+
+
+SOLVERS: dict[str, Solver] = {
+    "euler": ode(euler, nfe=1),
+    "midpoint": ode(midpoint, nfe=2),
+    "heun": ode(heun, nfe=2),
+    "rk4": ode(rk4, nfe=4),
+    "ancestral": Solver(ancestral, nfe=1),
+}
+
+
+def trajectory(step: Step, x: Tensor, grid: Tensor) -> Iterator[Tensor]:
+    """Yield x [B, …] at every time of the grid [N+1], the first included. A decreasing grid leads to the source."""
+    yield x
+    for t, t_next in pairwise(grid):
+        x = step(x, t, t_next - t)
+        yield x

@@ -1,0 +1,103 @@
+"""What a pipeline keeps: its configuration, its network and its label classifier; saved, shared and loaded."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+from torch import Tensor, nn
+from typing_extensions import Self
+
+from flowferry.configs.schema import Config
+from flowferry.models import build_model, to_device
+from flowferry.models.classifier import Classifier
+from flowferry.pipelines.hardware import best_device
+from flowferry.pipelines.storage import hub, weights
+from flowferry.pipelines.storage.files import write_aside
+
+LABEL_CLASSIFIER, LABEL_CLASSIFIER_0_1 = "label_classifier.", "reader."  # prefixes of its tensors, now and in 0.1
+
+
+class Pretrained:
+    """A configuration with its network and, where `config.infer_labels`, the classifier that infers labels."""
+
+    def __init__(
+        self, config: Config, model: nn.Module | None = None, label_classifier: Classifier | None = None
+    ) -> None:
+        self.config = config
+        self.model = build_model(config) if model is None else model
+        self.label_classifier = build_label_classifier(config) if label_classifier is None else label_classifier
+
+    def save_pretrained(self, folder: Path | str, *, step: int = 0) -> None:
+        """Write `config.json` and `model.safetensors`, whose metadata describes it, into `folder`."""
+        tensors = self.model.state_dict()
+        if self.label_classifier is not None:
+            tensors |= weights.to_half(self.label_classifier.state_dict(prefix=LABEL_CLASSIFIER))
+        weights.save(Path(folder), self.config, tensors, step=step)
+
+    def push_to_hub(
+        self,
+        name: str,
+        *,
+        results: Mapping[str, float | str] | None = None,
+        private: bool = False,
+        token: str | None = None,
+    ) -> str:
+        """Upload weights, configuration and a model card with the `results` as "user/name" of the Hugging Face hub.
+
+        token: None takes the one of `hf auth login`. Returns the address. Raises UserError where that fails.
+        """
+        with TemporaryDirectory() as folder:
+            self.save_pretrained(folder)
+            write_aside(Path(folder, hub.CARD), hub.card(self.config, results or {}, name).encode())
+            return hub.push(Path(folder), name, private=private, token=token)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: Path | str,
+        *,
+        device: torch.device | str | None = None,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        cache_dir: Path | str | None = None,
+        force_download: bool = False,
+        local_files_only: bool = False,
+    ) -> Self:
+        """Return a trained pipeline, ready to use on `device` (None: a GPU if there is one).
+
+        name: one from `launch.py list`, where a run of one's own takes precedence over the shipped weights; the folder
+        of a run or of weights; or "user/name" of the Hugging Face hub, for which the other arguments are those of
+        `huggingface_hub.snapshot_download`. Raises UserError where there are no weights, or where they do not fit the
+        configuration beside them.
+        """
+        folder = hub.local_folder(
+            name,
+            revision=revision,
+            token=token,
+            cache_dir=cache_dir,
+            force_download=force_download,
+            local_files_only=local_files_only,
+        )
+        config, tensors = weights.load(folder)
+        device = device or best_device()
+        with torch.device("meta"):  # no memory is taken before the weights are known to fit
+            model, label_classifier = build_model(config), build_label_classifier(config)
+        pipeline = cls(config, model, label_classifier)
+        if pipeline.label_classifier is not None:
+            own = take_prefixed(tensors, LABEL_CLASSIFIER) or take_prefixed(tensors, LABEL_CLASSIFIER_0_1)
+            weights.load_strictly(pipeline.label_classifier, own, what=f"{folder} (the label classifier's)")
+            pipeline.label_classifier.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+        weights.load_strictly(pipeline.model, tensors, what=str(folder))
+        to_device(pipeline.model, device).eval()
+        return pipeline
+
+
+def build_label_classifier(config: Config) -> Classifier | None:
+    """Return a freshly initialized classifier of the source, for a pipeline that infers its labels; else None."""
+    return Classifier(channels=config.shape[0], num_classes=config.num_classes) if config.infer_labels else None
+
+
+def take_prefixed(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Remove the tensors whose names begin with `prefix` and return them by the rest of their names."""
+    return {name.removeprefix(prefix): tensors.pop(name) for name in list(tensors) if name.startswith(prefix)}

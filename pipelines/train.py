@@ -1,0 +1,249 @@
+"""The verb `train`: the loop that resumes, takes steps, reads their results, evaluates and saves."""
+
+import logging
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from flowferry.configs.diff import refuse_changes
+from flowferry.configs.locations import classifier_folder
+from flowferry.configs.options import TrainOptions
+from flowferry.configs.schema import Config, read_config
+from flowferry.datasets.builders import build_samplers
+from flowferry.pipelines import inspect_pairs
+from flowferry.pipelines.evaluation.classifier import label_classifier_of
+from flowferry.pipelines.pipeline import Pipeline
+from flowferry.pipelines.storage import checkpoint, weights
+from flowferry.pipelines.training.batches import steps_per_epoch
+from flowferry.pipelines.training.distributed import Processes
+from flowferry.pipelines.training.logger import RunLogger, last_evaluated, open_logger, progress_bar, show_progress
+from flowferry.pipelines.training.nonfinite import Metrics, NonFinite, check_finite
+from flowferry.pipelines.training.pending import PendingSteps
+from flowferry.pipelines.training.progress import Progress
+from flowferry.pipelines.training.schedules import learning_rate
+from flowferry.pipelines.training.signals import Interrupted
+from flowferry.pipelines.training.step import TrainStep
+from flowferry.pipelines.training.validation import Validation
+from flowferry.pipelines.visualization.grids import save_gif
+from flowferry.pipelines.visualization.plots import loss_curve
+from flowferry.pipelines.visualization.select import visuals
+
+log = logging.getLogger("flowferry")
+
+UNWRITABLE = (OSError, SafetensorError)  # a full disk; a folder that is gone, or read-only by now
+
+
+def run(options: TrainOptions) -> int:
+    """Train, inspect the pairs, or try one step; return the process's exit code."""
+    if options.inspect:
+        return inspect_pairs.run(options.config, options.folder, data_root=options.data_root)
+    trainer = Trainer(options.config, options.folder, data_root=options.data_root)
+    return trainer.dry_run() if options.dry_run else trainer.run()
+
+
+class Trainer:
+    """The training loop of one run folder; what happens on the device is up to `TrainStep`.
+
+    Raises UserError if the configuration, the data and the machine do not fit together.
+    """
+
+    def __init__(self, config: Config, folder: Path, *, data_root: Path) -> None:
+        self.config, self.folder, self.data_root = config, folder, data_root
+        self.processes = Processes(config.train)
+        device = self.processes.accelerator.device
+        load = partial(build_samplers, config, data_root=data_root, device=device)
+        source, target = self.processes.main_first(partial(load, split="train"))
+        self.test = self.processes.main_first(partial(load, split="test"))
+        self.train_step = TrainStep(config, self.processes.accelerator, source, target)
+        self.eval_pipeline = Pipeline(config, self.train_step.eval_model)
+        self.validation = Validation(config, target, self.test, data_root, classifier_folder(folder))
+        self.progress = Progress(config.train, steps_per_epoch(config.train, target))
+        self.pending = PendingSteps(config.train.batch_size)
+        self.logger: RunLogger | None = None  # on the main process alone
+
+    # --- the run -------------------------------------------------------------------------------------
+
+    def run(self) -> int:
+        """Train to the end, or until a signal asks to stop; return the process's exit code."""
+        self.resume()
+        self.processes.log_main("%s", self.describe())
+        if self.progress.is_done and not self.progress.should_evaluate():
+            advice = "raise --train.epochs or --train.minutes to go on"
+            self.processes.log_main("%s is trained to step %d; %s", self.folder, self.progress.step, advice)
+            self.processes.shutdown()
+            return 0
+        self.processes.signals.install()
+        if self.processes.is_main:
+            step, unfinished = self.progress.step, self.progress.should_evaluate()
+            self.logger = open_logger(self.folder, weights.describe(self.config), step=step, unfinished=unfinished)
+        bar = progress_bar(self.progress.total, self.progress.step, shown=self.processes.is_main, name=self.config.name)
+        try:
+            with logging_redirect_tqdm():
+                if self.config.infer_labels:
+                    self.fit_label_classifier()
+                self.loop(bar)
+            if self.logger is not None:
+                self.logger.close()
+            self.processes.shutdown()
+        except (RuntimeError, *UNWRITABLE) as problem:
+            return self.report_failure(problem)
+        finally:
+            bar.close()
+            if self.logger is not None:
+                self.logger.abandon()
+        return self.report_finish()
+
+    def loop(self, bar: tqdm) -> None:
+        """Take steps to the end; read, evaluate and save when due. Raises NonFinite."""
+        progress = self.progress
+        if progress.should_evaluate():
+            self.evaluate()
+        self.pending.restart_clock()
+        while not (progress.is_done or self.processes.leaving):
+            self.advance()
+            save = progress.should_save()
+            if not (self.pending.is_readable or save or progress.should_evaluate()):
+                continue
+            values = self.read_steps()
+            save = save or progress.is_done
+            if progress.should_evaluate():
+                self.evaluate()
+            if save or self.processes.leaving:
+                self.save()
+            show_progress(bar, progress.step, progress.expected_total, values)
+            self.pending.restart_clock()
+
+    def advance(self) -> None:
+        """Take one step, whose result stays on the device until `read_steps`."""
+        lr = learning_rate(self.config.train, self.progress.step, self.progress.fraction)
+        result = self.train_step.take(self.progress.step, lr=lr)
+        self.progress.step += 1
+        self.pending.add(self.progress.step, lr, result)
+
+    def read_steps(self) -> Metrics:
+        """Read and log the pending steps, and agree on whether to stop; return the last one's metrics."""
+        rows = self.pending.pop_metrics()
+        self.sync_state()
+        train, scales_loss, progress = self.config.train, self.train_step.scales_loss, self.progress
+        for step, values in rows:
+            checked = check_finite(step, values, train, scales_loss=scales_loss, skipped=progress.skipped)
+            if checked is not values:
+                progress.skipped += 1
+                result = values["train/loss"], values["train/grad_norm"]
+                message = "step %d skipped (%d so far): loss %g, gradient norm %g"
+                self.processes.log_main(message, step, progress.skipped, *result)
+            if self.logger is not None:
+                self.logger.log_metrics(step, checked)
+        return rows[-1][1]
+
+    def sync_state(self) -> None:
+        """Agree with the other processes on whether to stop, and on the training time so far."""
+        self.progress.seconds = self.processes.sync_state(self.pending.seconds)
+
+    def dry_run(self) -> int:
+        """Take one step in memory and log what `run` would train. Writes nothing. Returns the exit code."""
+        self.advance()
+        values = self.read_steps()
+        self.processes.log_main("%s", self.describe())
+        result = values["train/loss"], values["train/grad_norm"]
+        self.processes.log_main("one step: loss %.4f, gradient norm %.4f; nothing was written", *result)
+        return 0
+
+    # --- evaluating, saving, resuming ----------------------------------------------------------------
+
+    def evaluate(self) -> None:
+        """Measure the pipeline and draw its pictures, always of the same samples; at the end, its path as a GIF too.
+
+        A signal interrupts this, and the next run begins with it.
+        """
+        if self.logger is not None and not self.processes.leaving:
+            step, when = self.progress.step, self.progress.when
+            draw, subject = visuals(self.config), (self.eval_pipeline, *self.test)
+            with suppress(Interrupted), self.processes.signals.interruptible():
+                figures = self.validation.measure(self.eval_pipeline)
+                pictures = draw.pictures(*subject, when)
+                frames = draw.frames(*subject) if self.progress.is_done else []
+                self.progress.evaluated_at = step
+            if self.progress.evaluated_at == step:
+                self.logger.log_metrics(step, figures)
+                pictures["loss"] = loss_curve(self.config, self.logger.rows(), when)
+                for name, picture in pictures.items():
+                    self.logger.log_picture(step, name, picture)
+                if frames:
+                    save_gif(frames, self.folder / "samples" / "path.gif")
+                self.logger.flush()  # last, because the next run does not draw again what was logged here
+        self.train_step.model.train()
+        self.sync_state()
+
+    def fit_label_classifier(self) -> None:
+        """Load or train the label classifier of the exported pipeline. A signal interrupts its training."""
+        if self.processes.is_main:
+            with suppress(Interrupted), self.processes.signals.interruptible():
+                where: Any = {"data_root": self.data_root, "device": self.eval_pipeline.device}
+                resumed = self.progress.step > 0
+                classifier = label_classifier_of(self.config, self.folder, resumed=resumed, **where)
+                self.eval_pipeline.label_classifier = classifier
+        self.sync_state()
+
+    def save(self) -> None:
+        """Write the log, the weights, and last the checkpoint, whose presence means that all of them are complete."""
+        if self.logger is not None:
+            self.logger.flush()
+            progress, keep = self.progress, self.config.train.keep_checkpoints
+            self.eval_pipeline.save_pretrained(self.folder / "model", step=progress.step)
+            state = progress.state() | self.train_step.state()
+            checkpoint.save(self.folder / "checkpoints", progress.step, self.train_step.tensors(), state, keep=keep)
+        self.processes.accelerator.wait_for_everyone()
+
+    def resume(self) -> None:
+        """Resume from the newest intact checkpoint, on all processes. Raises UserError if it is another run's."""
+        found: list[Any] = [None, 0]
+        if self.processes.is_main:
+            path, broken = checkpoint.newest(self.folder / "checkpoints")
+            for problem in broken:
+                log.warning("broken checkpoint skipped: %s", problem)
+            found = [path, last_evaluated(self.folder / "metrics.jsonl")]
+        path, evaluated_at = self.processes.from_main(found)
+        if path is None:
+            return
+        refuse_changes(read_config(self.folder / "config.json"), self.config, self.folder)
+        tensors, state = checkpoint.load(path)
+        self.train_step.load(tensors, state, what=str(path))
+        self.progress.load(state, evaluated_at=evaluated_at)
+        self.pending.seconds = self.progress.seconds
+        self.processes.log_main("resuming from %s", path)
+
+    # --- messages ------------------------------------------------------------------------------------
+
+    def describe(self) -> str:
+        """Return what is about to be trained, in one line."""
+        data_and_network, length = self.train_step.describe(), self.progress.describe()
+        return f"{self.config.name}: {data_and_network}; {length}; {self.processes.describe()}"
+
+    def report_failure(self, problem: Exception) -> int:
+        """Log in one line what ended the run early, and return the exit code; re-raise what was not expected."""
+        step, last = self.progress.step, next(iter(checkpoint.published(self.folder / "checkpoints")), "none")
+        if isinstance(problem, NonFinite):
+            self.processes.log_main("stopped at %s. Last checkpoint: %s", problem, last)
+        elif isinstance(problem, UNWRITABLE):
+            self.processes.log_main("stopped at step %d: %s; last checkpoint: %s", step, problem, last)
+        elif self.processes.is_peer_failure(problem):
+            log.error("stopped after step %d: another process is gone; last checkpoint: %s", step, last)
+        else:
+            raise problem
+        return 1
+
+    def report_finish(self) -> int:
+        """Log where the run ended, and return the exit code."""
+        if signal := self.processes.leaving:
+            message = "stopped by a signal: step %d is saved; the same command resumes there"
+            self.processes.log_main(message, self.progress.step)
+            return 128 + signal
+        message = "trained to step %d in %.1f minutes: weights in %s"
+        self.processes.log_main(message, self.progress.step, self.progress.seconds / 60, self.folder / "model")
+        return 0

@@ -1,0 +1,1 @@
+"""Translate image files: one file and streams of them, the manifest of a folder, and a gallery of its results."""

@@ -1,0 +1,199 @@
+"""Translate image files: one at a time, and a stream of them with reading, computing and writing overlapped."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from io import BytesIO
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from flowferry.configs.validation import UserError
+from flowferry.datasets.file_tree import Item
+from flowferry.datasets.image_io import decode, framed, read, restored, to_tensor
+from flowferry.datasets.pixels import to_pil
+from flowferry.pipelines.pipeline import Pipeline
+from flowferry.pipelines.translation.manifest import Entry, Manifest, sha256
+
+FILE_THREADS = 4  # threads that read files, and as many that write them
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class LoadedImage(NamedTuple):
+    """An image file that was read and framed, ready for the network."""
+
+    item: Item
+    digest: str
+    """The SHA-256 of the file's bytes."""
+    image: Tensor
+    """[C, H, W] in [-1, 1], at the network's size."""
+    size: tuple[int, int]
+    """(width, height) of the upright image in the file."""
+    animated: bool
+    """Whether it is the first of several frames."""
+
+
+class Framing(NamedTuple):
+    """How to bring an image to the network's size."""
+
+    resize: str
+    """ "fit", "fill", "stretch" or "none", as in `ImageFolderConfig`."""
+    background: str
+    """The color behind transparent images and of borders: a name, or #rrggbb."""
+
+
+class Result(NamedTuple):
+    """The outcome of one file."""
+
+    status: str
+    """ "translated", "already there" or "failed"."""
+    entry: Entry
+    """Its line in the manifest, or in the list of failures."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Translator:
+    """A pipeline with the settings of a translation: from a file's bytes to a file's bytes."""
+
+    pipeline: Pipeline
+    framing: Framing
+    label: int | None = None
+    """The class to ask for; None: none, or the one that the pipeline infers."""
+    reverse: bool = False
+    """Translate from target back to source."""
+    restore_size: bool = False
+    """Give each result the size of its input."""
+
+    def load(self, root: Path, manifest: Manifest | None, job: tuple[Item, Entry | None]) -> LoadedImage | Result:
+        """Read, check and frame one file under `root`, unless the manifest shows that it is done already.
+
+        job: the file, and what earlier runs noted of it. Errors become a failed result.
+        """
+        item, before = job
+        try:
+            if item.problem:
+                raise UserError(item.problem)
+            data = read(root / item.name)
+            digest = sha256(data)
+            if manifest is not None and before is not None and manifest.is_done(before, item.output, digest):
+                return Result("already there", before)
+            channels, height, width = self.pipeline.config.shape
+            image, animated = decode(data, channels, self.framing.background)
+            frame = framed(image, (width, height), *self.framing)
+            return LoadedImage(item, digest, to_tensor(frame), image.size, animated)
+        except UserError as error:
+            return failure(item, error)
+
+    def translate_batch(self, images: list[Tensor]) -> Tensor:
+        """Translate a list of B images [C, H, W]; return [B, C, H, W] on the CPU.
+
+        The network sees whole blocks, the last filled up with copies, so that B does not change a bit of any result.
+        """
+        x = torch.stack(images)
+        x = torch.cat([x, x[:1].expand(-len(x) % self.pipeline.block_size, *x.shape[1:])])
+        return self.pipeline.translate(x, self.labels(len(x)), reverse=self.reverse)[: len(images)].cpu()
+
+    def trajectory(self, images: Tensor) -> Tensor:
+        """Return images [B, C, H, W] at every time of the solver's grid: [num_steps + 1, B, C, H, W] on the CPU."""
+        points = self.pipeline.trajectory(images, self.labels(len(images)), reverse=self.reverse)
+        return torch.stack([x.cpu() for x in points])
+
+    def labels(self, count: int) -> Tensor | None:
+        """Return the class to ask for, int64 [count]; None where none is asked for."""
+        return None if self.label is None else torch.full((count,), self.label)
+
+    def encode(self, result: Tensor, size: tuple[int, int]) -> bytes:
+        """Return a result [C, H, W] as the bytes of a PNG file, at its input's `size` where `restore_size`."""
+        image = to_pil(result)
+        return png(restored(image, size, *self.framing) if self.restore_size else image)
+
+
+def png(image: Image.Image) -> bytes:
+    """Return an image as the bytes of a PNG file."""
+    buffer = BytesIO()
+    image.save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def failure(item: Item, error: Exception) -> Result:
+    """Return the result of a file that failed."""
+    return Result("failed", {"input": item.name, "error": str(error)})
+
+
+def translate_stream(
+    translator: Translator, manifest: Manifest, root: Path, items: Iterable[Item], *, batch_size: int
+) -> Iterator[Result]:
+    """Translate `items` under `root`; yield their results in order.
+
+    Reading, computing and writing overlap by a few batches at most, so that memory does not grow with the stream.
+    """
+    done = manifest.done_before()
+    with ThreadPoolExecutor(FILE_THREADS) as reading, ThreadPoolExecutor(FILE_THREADS) as writing:
+        jobs = ((item, done.find(item.name)) for item in items)
+        loaded = look_ahead(reading, partial(translator.load, root, manifest), jobs, depth=2 * batch_size)
+        writes: deque[list[Future[Result]]] = deque()
+        for batch in batched(loaded, batch_size):
+            images = [one.image for one in batch if isinstance(one, LoadedImage)]
+            results = iter(translator.translate_batch(images) if images else ())
+            pixels = [next(results) if isinstance(one, LoadedImage) else None for one in batch]
+            finish = partial(write_result, translator, manifest)
+            writes.append([writing.submit(finish, *pair) for pair in zip(batch, pixels, strict=True)])
+            if len(writes) > 1:
+                yield from journal(manifest, writes.popleft())
+        for last in writes:
+            yield from journal(manifest, last)
+
+
+def look_ahead(pool: ThreadPoolExecutor, do: Callable[[T], R], items: Iterable[T], depth: int) -> Iterator[R]:
+    """Yield do(item) for each item in order, as `pool.map` does, but compute at most `depth` items ahead."""
+    waiting: deque[Future[R]] = deque()
+    for item in items:
+        waiting.append(pool.submit(do, item))
+        if len(waiting) > depth:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
+
+
+def batched(loaded: Iterable[LoadedImage | Result], size: int) -> Iterator[list[LoadedImage | Result]]:
+    """Yield files in order, in batches with `size` images to translate, and at most eight times as many files."""
+    batch: list[LoadedImage | Result] = []
+    images = 0
+    for one in loaded:
+        batch.append(one)
+        images += isinstance(one, LoadedImage)
+        if images == size or len(batch) == 8 * size:
+            yield batch
+            batch, images = [], 0
+    if batch:
+        yield batch
+
+
+def write_result(
+    translator: Translator, manifest: Manifest, one: LoadedImage | Result, pixels: Tensor | None
+) -> Result:
+    """Write the translation of a file, unless it failed or is done already; return its result."""
+    if isinstance(one, Result):
+        return one
+    assert pixels is not None, "every loaded image was translated"
+    try:
+        written = manifest.write(one.item.output, translator.encode(pixels, one.size))
+    except OSError as error:
+        return failure(one.item, OSError(f"cannot be written ({error.strerror or error})"))
+    entry: dict[str, Any] = {"input": one.item.name, "output": one.item.output, "input_sha256": one.digest}
+    return Result("translated", entry | {"output_sha256": written, "animated": one.animated})
+
+
+def journal(manifest: Manifest, writes: list[Future[Result]]) -> list[Result]:
+    """Wait for a batch of writes, note them in the journal, and return their results."""
+    batch = [write.result() for write in writes]
+    manifest.journal("done", [one.entry for one in batch if one.status != "failed"])
+    manifest.journal("failed", [one.entry for one in batch if one.status == "failed"])
+    return batch

@@ -1,0 +1,137 @@
+"""The couplings: datasets/couplings.py."""
+
+import math
+from itertools import permutations
+
+import pytest
+import torch
+from torch import Tensor
+
+from flowferry.configs.components import GaussianConfig, MoonsConfig
+from flowferry.configs.validation import UserError
+from flowferry.datasets.couplings import best_permutation, given, independent
+from flowferry.datasets.in_memory import InMemory
+from flowferry.datasets.toy import Gaussian, Moons
+from flowferry.datasets.wrappers import Noisy
+from flowferry.pipelines.inspect_pairs import duplicates, transport_cost
+from sample_data import CPU, bytes_of, label_in, labeled_images, paired
+
+
+def normal_values(count: int, *shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(count, *shape, generator=torch.Generator().manual_seed(seed))
+
+
+def sorted_rows(samples: Tensor) -> Tensor:
+    rows = bytes_of(samples).flatten(1)
+    return rows[(rows * torch.tensor([256**3, 256**2, 256, 1])).sum(1).argsort()]
+
+
+# --- independent and given ----------------------------------------------------------------------------------
+
+
+def test_given_pairs_are_the_same_items_of_both(numbered: InMemory, clean: InMemory) -> None:
+    mirrored = InMemory(200 - numbered.images, numbered.labels, num_classes=10, device=CPU)
+    for step in range(4):  # 28 of 10 images: across the epochs
+        x0, x1 = given(mirrored, numbered, 7, seed=1, step=step)
+        torch.testing.assert_close(x0.samples + x1.samples, torch.full_like(x0.samples, 200 / 127.5 - 2))
+        assert torch.equal(x0.labels, x1.labels)
+    x0, x1 = given(Noisy(clean, 0.01), clean, 400, seed=1, step=0)
+    assert (x0.samples - x1.samples).abs().max() < 2 * 0.01 * 6
+    assert torch.equal(x0.labels, x1.labels)
+
+
+def test_independent_pairs_are_not(clean: InMemory) -> None:
+    x0, x1 = independent(clean, clean, 400, seed=1, step=0)
+    grays = torch.stack([x0.samples[:, 0, 0, 0], x1.samples[:, 0, 0, 0]])
+    assert abs(torch.corrcoef(grays)[0, 1]) < 5 / math.sqrt(400)
+    assert (grays[0] == grays[1]).sum() < 10  # one is expected
+    assert abs((x0.labels == x1.labels).float().mean().item() - 0.1) < 0.1
+
+
+# --- transport ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_no_permutation_is_cheaper(seed: int) -> None:
+    x0, x1 = normal_values(6, 2, 2, seed=seed), normal_values(6, 2, 2, seed=seed + 100)
+    order = best_permutation(x0, x1)
+    assert sorted(order.tolist()) == list(range(6))
+    costs = [(x1[list(p)] - x0).square().sum().item() for p in permutations(range(6))]
+    assert (x1[order] - x0).square().sum().item() == pytest.approx(min(costs))
+
+
+def test_on_a_line_the_order_is_kept() -> None:
+    """In one dimension the monotone map is the optimal one (Santambrogio 2015, theorem 2.9)."""
+    x0, x1 = normal_values(200, 1), 3 * normal_values(200, 1, seed=1) + 5
+    order = best_permutation(x0, x1)
+    assert torch.equal(x1[order][x0[:, 0].argsort(), 0], x1[:, 0].sort().values)
+
+
+@pytest.mark.parametrize("name", ["ot", "label-ot", "label"])
+def test_the_labels_stay_with_their_images_and_no_image_comes_twice(name: str) -> None:
+    source, target = labeled_images(300, 3, shuffle=0), labeled_images(300, 3, shuffle=1)
+    for batch in paired(name, source, target):
+        assert batch.labels is not None
+        assert torch.equal(label_in(batch.samples), batch.labels)
+        assert duplicates(batch.samples) == 0
+
+
+def test_transport_permutes_what_independent_draws() -> None:
+    source, target = labeled_images(300, 3, shuffle=0), labeled_images(300, 3, shuffle=1)
+    (x0, x1), (a, b) = paired("ot", source, target), paired("independent", source, target)
+    assert torch.equal(x0.samples, a.samples)
+    assert torch.equal(sorted_rows(x1.samples), sorted_rows(b.samples))
+    assert transport_cost((x0, x1)) < 0.8 * transport_cost((a, b))
+
+
+# --- labels -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["label", "label-ot"])
+def test_pairs_agree_in_their_labels(name: str) -> None:
+    x0, x1 = paired(name, labeled_images(300, 3, shuffle=0), labeled_images(300, 3, shuffle=1))
+    assert torch.equal(label_in(x0.samples), label_in(x1.samples))
+
+
+def test_by_label_takes_any_sample_of_the_class() -> None:
+    """Over many steps every target sample comes, each about as often, and none depends on its partner's number."""
+    source, target = labeled_images(30, 3, shuffle=0), labeled_images(30, 3, shuffle=1)
+    seen = torch.cat([bytes_of(paired("label", source, target, 30, step=s)[1].samples)[:, 0, 0, 1] for s in range(200)])
+    counts = torch.bincount(seen, minlength=30)
+    assert (counts == 200).all()  # 10 of a class in each epoch of the source, of 10 that there are
+    numbers_ = [
+        torch.stack([bytes_of(b.samples)[:, 0, 0, 1] for b in paired("label", source, target, 30, step=s)])
+        for s in range(200)
+    ]
+    same = torch.cat(numbers_, dim=1).diff(dim=0).eq(0).double().mean()
+    assert abs(same - 0.1) < 0.02
+
+
+def test_transport_within_labels_is_the_best_within_each() -> None:
+    source, target = labeled_images(300, 3, shuffle=0), labeled_images(300, 3, shuffle=1)
+    x0, x1 = paired("label-ot", source, target)
+    for label in range(3):
+        rows = label_in(x0.samples) == label
+        a, b = x0.samples[rows], x1.samples[rows]
+        assert torch.equal(b[best_permutation(a, b)], b)
+
+
+def test_to_labels_from_noise_the_noise_of_each_class_is_still_noise() -> None:
+    """Label-blind transport gives each moon the noise that lies on its side, which sampling by label does not have."""
+    source, target = Gaussian(GaussianConfig(), (2,), CPU), Moons(MoonsConfig(), CPU)
+    means = {}
+    for name in ("ot", "label-ot"):
+        x0, x1 = paired(name, source, target, 800)
+        assert x1.labels is not None
+        means[name] = [x0.samples[x1.labels == label].mean(0) for label in (0, 1)]
+        assert transport_cost((x0, x1)) < transport_cost(paired("independent", source, target, 800))
+    assert all(mean.abs().max() < 5 / 400**0.5 for mean in means["label-ot"])
+    assert (means["ot"][0] - means["ot"][1]).norm() > 0.5
+
+
+@pytest.mark.parametrize("name", ["label", "label-ot"])
+def test_data_without_labels_is_refused_in_one_line(name: str) -> None:
+    gaussian = Gaussian(GaussianConfig(), (1, 2, 2), CPU)
+    with pytest.raises(UserError, match=f"^coupling {name}: got .*, expected .*") as refused:
+        paired(name, gaussian, gaussian)
+    assert "\n" not in str(refused.value)

@@ -1,0 +1,210 @@
+"""Folders of image files as sources and targets: datasets/image_folder.py."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from flowferry import launch
+from flowferry.configs.components import ImageFolderConfig
+from flowferry.configs.presets import PIPELINES
+from flowferry.configs.schema import Config
+from flowferry.configs.validation import UserError
+from flowferry.datasets.builders import build_samplers, build_source
+from flowferry.datasets.image_folder import Streamed, image_folder
+from flowferry.datasets.in_memory import InMemory
+from flowferry.datasets.pixels import to_pixels
+
+CPU = torch.device("cpu")
+SHAPE = (3, 8, 8)
+
+
+def put(folder: Path, name: str, color: tuple[int, int, int], size: tuple[int, int] = (8, 8)) -> None:
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, color).save(folder / name)
+
+
+def colored(folder: Path, count: int, ending: str = "png", into: int = 1, red: int = 0) -> Path:
+    """Image i is of color (red, i, 0), in one of so many sub-folders."""
+    for index in range(count):
+        put(folder, (f"class {index % into}/" if into > 1 else "") + f"{index:03d}.{ending}", (red, index, 0))
+    return folder
+
+
+def numbers(samples: torch.Tensor) -> list[int]:
+    return to_pixels(samples)[:, 1, 0, 0].tolist()
+
+
+def folder(root: Path, split: str = "train", cache_mb: int = 2048, **options: object) -> InMemory | Streamed:
+    config = ImageFolderConfig(root=str(root), cache_mb=cache_mb)
+    return image_folder(config, SHAPE, split, CPU, **options)  # type: ignore[arg-type,return-value]
+
+
+def both(config: Config, split: str = "train") -> tuple[InMemory, InMemory]:
+    return build_samplers(config, data_root=Path(), split=split, device=CPU)  # type: ignore[arg-type,return-value]
+
+
+def of_folders(a: Path, b: Path, **changes: object) -> Config:
+    source, target = (ImageFolderConfig(root=str(root)) for root in (a, b))
+    return replace(PIPELINES["folders"], source=source, target=target, shape=SHAPE, **changes)
+
+
+@pytest.mark.parametrize("count", [2, 9, 10, 57])
+def test_each_image_is_in_one_split(count: int, tmp_path: Path) -> None:
+    root = colored(tmp_path / "a", count)
+    train, test = folder(root), folder(root, "test")
+    seen = [numbers(part.draw(part.size, seed=0, step=0).samples) for part in (train, test)]
+    assert sorted(seen[0] + seen[1]) == list(range(count))
+    assert len(seen[1]) == max(1, count // 10)
+
+
+def test_cached_and_streamed_images_are_the_same_stream(tmp_path: Path) -> None:
+    root = colored(tmp_path / "a", 40, into=4)
+    cached, streamed = folder(root), folder(root, cache_mb=0)
+    assert (type(cached), type(streamed)) == (InMemory, Streamed)
+    for seed, step in [(0, 0), (0, 1), (0, 2), (0, 3), (0, 7), (0, 8), (1, 9), (0, 4), (0, 5)]:  # in turn, and not
+        one, other = (sampler.draw(7, seed=seed, step=step) for sampler in (cached, streamed))
+        assert torch.equal(one.samples, other.samples)
+        assert torch.equal(one.labels, other.labels)
+
+
+def test_batches_that_follow_each_other_come_from_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    streamed = folder(colored(tmp_path / "a", 40), cache_mb=0)
+    streamed.draw(7, seed=0, step=0)
+
+    def here(indices: object) -> None:
+        raise AssertionError("decoded in this process")
+
+    monkeypatch.setattr(streamed.files, "batch", here)
+    for step in range(1, 5):
+        streamed.draw(7, seed=0, step=step)
+    with pytest.raises(AssertionError, match="in this process"):
+        streamed.draw(7, seed=0, step=9)
+
+
+def test_sub_folders_are_classes_if_every_image_lies_in_one(tmp_path: Path) -> None:
+    root = colored(tmp_path / "a", 40, into=4)
+    sampler = folder(root)
+    batch = sampler.draw(36, seed=0, step=0)
+    assert sampler.num_classes == 4
+    assert batch.labels.tolist() == [number % 4 for number in numbers(batch.samples)]
+    put(root, "stray.png", (0, 99, 0))
+    sampler = folder(root)
+    assert (sampler.num_classes, sampler.draw(1, seed=0, step=0).labels) == (0, None)
+
+
+@pytest.mark.parametrize("shape", [(3, 8, 8), (1, 8, 8), (3, 5, 11)])
+def test_images_come_to_the_shape_gray_or_in_color(shape: tuple[int, int, int], tmp_path: Path) -> None:
+    put(tmp_path, "a.png", (255, 0, 0), (31, 17))
+    config = ImageFolderConfig(root=str(tmp_path), resize="stretch")
+    sample = image_folder(config, shape, "train", CPU).draw(1, seed=0, step=0).samples
+    expected = torch.tensor([255, 0, 0] if shape[0] == 3 else [76])  # ITU-R 601 luma
+    assert torch.equal(to_pixels(sample)[0], expected[:, None, None].expand(shape).to(torch.uint8))
+
+
+def test_given_pairs_are_paired_by_relative_name_whatever_the_ending(tmp_path: Path) -> None:
+    a, b = colored(tmp_path / "a", 30, into=3), colored(tmp_path / "b", 30, "bmp", into=3, red=200)
+    for split in ("train", "test"):
+        source, target = both(of_folders(a, b, coupling="given"), split)
+        batches = [sampler.draw(source.size, seed=3, step=1).samples for sampler in (source, target)]
+        assert numbers(batches[0]) == numbers(batches[1])
+        assert (to_pixels(batches[1])[:, 0] == 200).all()
+
+
+def test_images_without_a_partner_are_listed_and_refused_unless_allowed(tmp_path: Path) -> None:
+    a, b = colored(tmp_path / "a", 30), colored(tmp_path / "b", 30)
+    (a / "003.png").unlink()
+    (b / "017.png").unlink()
+    message = r"got 28 pairs.*1 only in .*a \(017\); 1 only in .*b \(003\), expected .*--allow-unmatched"
+    with pytest.raises(UserError, match=message):
+        both(of_folders(a, b, coupling="given"))
+    assert (
+        sum(
+            part[0].size
+            for part in (both(of_folders(a, b, coupling="given", allow_unmatched=True), s) for s in ("train", "test"))
+        )
+        == 28
+    )
+    source, target = both(of_folders(a, b, coupling="given", allow_unmatched=True))
+    batches = [numbers(sampler.draw(source.size, seed=0, step=0).samples) for sampler in (source, target)]
+    assert batches[0] == batches[1]
+    assert not {3, 17} & set(batches[0])
+    both(of_folders(a, b))  # unpaired, nobody asks
+
+
+def test_folders_with_no_pair_at_all_are_refused(tmp_path: Path) -> None:
+    a, b = colored(tmp_path / "a", 3), colored(tmp_path / "b", 3, into=2)
+    with pytest.raises(UserError, match=r"^coupling given: got 0 pairs by relative name; 3 only in "):
+        both(of_folders(a, b, coupling="given", allow_unmatched=True))
+
+
+@pytest.mark.parametrize(
+    "prepare, message",
+    [
+        (lambda root: None, "is not a folder"),
+        (lambda root: root.mkdir(), "got no images to train on"),
+        (
+            lambda root: colored(root, 12) / "005.png" and (root / "005.png").write_bytes(b"no"),
+            "005.png: not a readable",
+        ),
+        (lambda root: (put(root, "x.png", (0, 0, 0)), put(root, "x.bmp", (0, 0, 0))), "both become"),
+    ],
+)
+def test_bad_folders_are_refused_in_one_line(prepare: object, message: str, tmp_path: Path) -> None:
+    prepare(tmp_path / "a")  # type: ignore[operator]
+    with pytest.raises(UserError, match=message) as error:
+        folder(tmp_path / "a").draw(1, seed=0, step=0)
+    assert "\n" not in str(error.value)
+
+
+def test_a_bad_file_of_a_stream_is_named_when_it_is_reached(tmp_path: Path) -> None:
+    root = colored(tmp_path / "a", 12)
+    for file in root.iterdir():
+        file.write_bytes(b"no image")
+    streamed = folder(root, cache_mb=0)
+    for step in (0, 1):
+        with pytest.raises(UserError, match="4 of 4 images cannot be read"):
+            streamed.draw(4, seed=0, step=step)
+
+
+def test_the_source_alone_can_be_built(tmp_path: Path) -> None:
+    a, b = colored(tmp_path / "a", 30), colored(tmp_path / "b", 20)
+    source = build_source(of_folders(a, b), data_root=Path(), split="test", device=CPU)
+    assert source.size == 3
+
+
+def test_two_folders_train_and_translate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    colored(Path("a"), 12, into=2)
+    colored(Path("b"), 12, into=2, red=250)
+    argv = "--pipeline folders --source.root a --target.root b --coupling given --shape 3 8 8 --output-dir runs/own"
+    small = "--model.widths 16 16 --model.attention False --model.middle 8 --solver.steps 2 --train.max-steps 3".split()
+    assert launch.main([*argv.split(), *small, "--train.batch-size", "4", "--train.threads", "1"]) == 0
+    assert json.loads(Path("runs/own/config.json").read_text())["data"] == "real"
+    assert launch.main("translate --pipeline runs/own --input a --output out --sheet --gif --html".split()) == 0
+    assert len(list(Path("out").rglob("class*/*.png"))) == 12
+    assert np.asarray(Image.open("out/class 0/000.png")).shape == (8, 8, 3)
+    with Image.open("out/path.gif") as gif:
+        assert gif.n_frames >= 2
+    page = Path("out/index.html").read_text()
+    assert page.count("<figure>") == 12 and page.count("data:image/png;base64,") == 24
+    assert "http" not in page and 'src="/' not in page
+    assert launch.main("report --pipeline runs/own".split()) == 0
+
+
+def test_quick_folders_need_no_files_and_named_ones_are_kept(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def sources(*argv: str) -> tuple[str, str]:
+        assert launch.main(["--pipeline", "folders", "--quick", "--print-config", *argv]) == 0
+        config = json.loads(capsys.readouterr().out)
+        return config["source"]["kind"], config["target"]["kind"]
+
+    assert sources() == ("synthetic-colors", "synthetic-colors")
+    assert sources("--source.root", "a", "--target.root=b") == ("image-folder", "image-folder")
+    assert launch.main(["--pipeline", "folders", "--output-dir", str(tmp_path / "none")]) == 2
+    assert "--source.root" in capsys.readouterr().err

@@ -1,0 +1,129 @@
+"""Laws of the solvers: pipelines/flow/solvers.py."""
+
+import math
+from typing import get_args
+
+import pytest
+import torch
+from torch import Tensor
+
+from flowferry.configs.schema import OdeSolverName, SolverConfig, SolverName
+from flowferry.pipelines.flow.paths import PATHS, Path
+from flowferry.pipelines.flow.solvers import SOLVERS, Noise, Solver, Velocity, trajectory
+from flowferry.pipelines.flow.times import time_grid
+
+ODES = get_args(OdeSolverName)
+ORDER = {"euler": 1, "midpoint": 2, "heun": 2, "rk4": 4}
+each_solver = pytest.mark.parametrize("solver", SOLVERS.values(), ids=SOLVERS.keys())
+each_ode_solver = pytest.mark.parametrize("solver", [SOLVERS[name] for name in ODES], ids=ODES)
+
+
+def no_noise(x: Tensor) -> Tensor:
+    raise AssertionError("a solver of an ODE asked for noise")
+
+
+def walk(solver: Solver, v: Velocity, x: Tensor, grid: Tensor, noise: Noise = no_noise) -> list[Tensor]:
+    return list(trajectory(solver.make_step(v, PATHS["cosine"], noise), x, grid))
+
+
+def end(solver: Solver, v: Velocity, x: Tensor, grid: Tensor) -> Tensor:
+    return walk(solver, v, x, grid)[-1]
+
+
+def test_the_solvers_are_those_of_the_configuration() -> None:
+    assert tuple(SOLVERS) == get_args(SolverName)
+    assert {name: SOLVERS[name].nfe for name in ODES} == {"euler": 1, "midpoint": 2, "heun": 2, "rk4": 4}
+
+
+def test_ancestral_alone_adds_noise(device: torch.device) -> None:
+    assert SOLVERS.keys() - set(ODES) == {"ancestral"}
+    for name, solver in SOLVERS.items():
+        asked: list[Tensor] = []
+
+        def noise(x: Tensor, asked: list[Tensor] = asked) -> Tensor:
+            asked.append(x)
+            return torch.zeros_like(x)
+
+        walk(solver, lambda x, t: -x, torch.ones(2, device=device), time_grid(3, device=device), noise)
+        assert bool(asked) == (name == "ancestral") == SolverConfig(name=name).adds_noise
+
+
+@pytest.mark.parametrize("name", ODES)
+def test_halving_the_step_divides_the_error_by_two_to_the_order(name: str, device: torch.device) -> None:
+    # dx/dt = x²·cos t is solved by x(t) = 1 / (1/x(0) − sin t).
+    x0 = torch.tensor([0.3, 0.5, -0.8], dtype=torch.float64, device=device)
+    exact = 1 / (1 / x0 - math.sin(1))
+
+    def error(steps: int) -> float:
+        grid = torch.linspace(0, 1, steps + 1, dtype=torch.float64, device=device)
+        return (end(SOLVERS[name], lambda x, t: x**2 * t.cos(), x0, grid) - exact).norm().item()
+
+    assert math.log2(error(32) / error(64)) == pytest.approx(ORDER[name], abs=0.2)
+
+
+@each_solver
+@pytest.mark.parametrize("steps", [1, 7])
+def test_the_declared_evaluations_are_the_counted_ones(solver: Solver, steps: int, device: torch.device) -> None:
+    times: list[float] = []
+
+    def v(x: Tensor, t: Tensor) -> Tensor:
+        times.append(t.item())
+        return x
+
+    walk(solver, v, torch.ones(2, device=device), time_grid(steps, device=device), noise=torch.randn_like)
+    assert len(times) == solver.nfe * steps
+    assert 0 <= min(times) <= max(times) <= 1 + 1e-6
+
+
+def gaussian_velocity(path: Path, m: Tensor, s: float) -> Velocity:
+    """v(x, t) = E[dx_t/dt | x_t = x] for independent x0 ~ N(0, I) and x1 ~ N(m, s²·I).
+
+    (dx_t/dt, x_t) are jointly normal with means β'm and βm, Var x_t = α² + β²s² and
+    Cov(dx_t/dt, x_t) = αα' + ββ's², so v = β'm + Cov/Var·(x − βm). With σ² = Var x_t, Cov = σσ', and
+    x = βm + σ·x0 solves dx/dt = v: the samples end at m + s·x0.
+    """
+
+    def v(x: Tensor, t: Tensor) -> Tensor:
+        a, b, da, db = path.alpha(t), path.beta(t), path.dalpha(t), path.dbeta(t)
+        return db * m + (a * da + b * db * s**2) / (a**2 + b**2 * s**2) * (x - b * m)
+
+    return v
+
+
+@pytest.mark.parametrize("path", ["linear", "cosine"])  # ddpm does not start at its source: see test_ddpm.py
+@pytest.mark.parametrize("solver", ["heun", "midpoint", "rk4"])
+def test_one_gaussian_is_carried_to_another_by_the_exact_map_and_back(
+    path: str, solver: str, device: torch.device
+) -> None:
+    g = torch.Generator().manual_seed(0)
+    x0 = torch.randn(500, 2, generator=g, dtype=torch.float64).to(device)
+    m, s = torch.tensor([1.5, -2.0], dtype=torch.float64, device=device), 0.5
+    v = gaussian_velocity(PATHS[path], m, s)
+    forth, back = (time_grid(200, device=device, reverse=reverse).double() for reverse in (False, True))
+    x1 = end(SOLVERS[solver], v, x0, forth)
+    torch.testing.assert_close(x1, m + s * x0, rtol=0, atol=1e-3)
+    torch.testing.assert_close(end(SOLVERS[solver], v, x1, back), x0, rtol=0, atol=1e-3)
+
+
+@each_ode_solver
+def test_a_trajectory_is_the_start_and_a_point_for_each_step_of_any_grid(solver: Solver, device: torch.device) -> None:
+    x, speed = torch.tensor([1.0, -2.0], device=device), torch.tensor([3.0, 0.5], device=device)
+    grid = torch.tensor([0.0, 0.1, 0.5, 1.0], device=device)
+    points = walk(solver, lambda x, t: speed, x, grid)
+    assert points[0] is x
+    torch.testing.assert_close(torch.stack(points), x + grid[:, None] * speed)
+
+
+def test_a_step_is_told_its_time_and_its_length_of_any_grid(device: torch.device) -> None:
+    """Also of a falling grid, on which the length is negative."""
+    for grid in ([0.0, 0.1, 0.5, 1.0], [1.0, 0.25, 0.0]):
+        told: list[tuple[float, float]] = []
+
+        def step(x: Tensor, t: Tensor, h: Tensor, told: list[tuple[float, float]] = told) -> Tensor:
+            told.append((t.item(), h.item()))
+            return x + h
+
+        *_, x = trajectory(step, torch.zeros(2, device=device), torch.tensor(grid, device=device))
+        assert [t for t, _ in told] == pytest.approx(grid[:-1])
+        assert [t + h for t, h in told] == pytest.approx(grid[1:])
+        assert x.tolist() == pytest.approx([grid[-1] - grid[0]] * 2)

@@ -1,0 +1,59 @@
+"""The times of training and of the solvers' grid: pipelines/flow/times.py."""
+
+import pytest
+import torch
+
+from flowferry.pipelines.flow.times import time_grid, training_times
+
+
+@pytest.mark.parametrize("steps", [1, 3, 50])
+def test_a_time_grid_has_a_point_more_than_steps_from_end_to_end(steps: int, device: torch.device) -> None:
+    forth, back = (time_grid(steps, device=device, reverse=reverse) for reverse in (False, True))
+    assert (len(forth), forth[0], forth[-1]) == (steps + 1, 0, 1)
+    torch.testing.assert_close(forth.diff(), torch.full((steps,), 1 / steps, device=device))
+    torch.testing.assert_close(back, forth.flip(0))
+    assert (back[0], back[-1]) == (1, 0)
+    assert forth.device.type == device.type
+
+
+@pytest.mark.parametrize("power", [1.0, 2.0, 3.5])
+def test_the_grid_is_a_power_of_the_uniform_one_and_the_same_points_back(power: float, device: torch.device) -> None:
+    grid = time_grid(8, power=power, device=device)
+    assert grid.tolist() == pytest.approx([(k / 8) ** power for k in range(9)])
+    back = time_grid(8, power=power, device=device, reverse=True)
+    torch.testing.assert_close(back, grid.flip(0))
+
+
+@pytest.mark.parametrize("power", [1.0, 2.0, 3.5])
+@pytest.mark.parametrize("steps", [1, 2, 7, 300])
+def test_the_last_step_ends_exactly_at_the_target(steps: int, power: float, device: torch.device) -> None:
+    """As the solvers compute it, t + (1 − t): the ancestral solver adds no noise there, an edit its exact pixels."""
+    *_, t, end = time_grid(steps, power=power, device=device)
+    assert t + (end - t) == 1
+
+
+@pytest.mark.parametrize("power", [1.0, 2.0, 3.5])
+def test_training_times_are_a_power_of_the_uniform_numbers(power: float, device: torch.device) -> None:
+    u = torch.rand(1000, generator=torch.Generator().manual_seed(0)).to(device)
+    t = training_times(u, power=power)
+    assert t.tolist() == pytest.approx([value**power for value in u.tolist()])
+    assert t.mean().item() == pytest.approx(1 / (power + 1), abs=0.03)  # nearer the source the larger the power
+
+
+def test_without_options_training_times_are_the_uniform_numbers(device: torch.device) -> None:
+    u = torch.rand(1000, generator=torch.Generator().manual_seed(0)).to(device)
+    assert torch.equal(training_times(u), u)
+
+
+@pytest.mark.parametrize("power", [1.0, 2.0])
+@pytest.mark.parametrize("levels", [1, 4, 300])
+def test_of_a_path_with_levels_the_last_level_at_or_before_a_time_is_trained(
+    levels: int, power: float, device: torch.device
+) -> None:
+    u = torch.linspace(0, 1, 5001, dtype=torch.float64, device=device)[:-1]
+    t = training_times(u, power=power, levels=levels)
+    numbers = t * levels
+    torch.testing.assert_close(numbers, numbers.round(), rtol=0, atol=1e-9)
+    assert numbers.round().unique().tolist() == list(range(levels))  # 1 is never trained, all others are
+    behind = u**power - t
+    assert behind.min() >= -1e-12 and behind.max() <= 1 / levels

@@ -1,0 +1,129 @@
+"""How far a run is, and what is due there."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from flowferry.configs.schema import TrainConfig
+from flowferry.pipelines.training.progress import Progress
+from tiny_runs import config_of, metrics, trained
+
+PLAN = TrainConfig(epochs=6, show_epochs=0, checkpoint_epochs=0)
+
+
+def progress_of(steps_per_epoch: int = 4, **train: object) -> Progress:
+    return Progress(replace(PLAN, **train), steps_per_epoch)
+
+
+@pytest.mark.parametrize(("max_steps", "total"), [(None, 24), (7, 7), (24, 24), (100, 24)])
+def test_the_total_is_all_epochs_or_the_steps_that_are_allowed(max_steps, total):
+    assert progress_of(max_steps=max_steps).total == total
+
+
+def test_the_fraction_is_that_of_the_steps_or_of_the_minutes_whichever_is_further():
+    progress = progress_of(minutes=2.0)
+    for step, seconds, fraction in ((0, 0, 0), (6, 0, 0.25), (6, 60, 0.5), (18, 60, 0.75), (1, 119, 119 / 120)):
+        progress.step, progress.seconds = step, seconds
+        assert progress.fraction == pytest.approx(fraction) and not progress.is_done
+    for step, seconds in ((24, 0), (1, 120), (30, 0), (24, 500)):
+        progress.step, progress.seconds = step, seconds
+        assert progress.fraction == 1 and progress.is_done
+
+
+def test_without_minutes_time_does_not_count():
+    progress = progress_of()
+    progress.seconds = 1e9
+    assert progress.fraction == 0 and not progress.is_done
+
+
+def due(progress: Progress, what: str) -> list[int]:
+    """The steps of a whole run at which something is due, and is done."""
+    found = []
+    for step in range(1, progress.total + 1):
+        progress.step = step
+        if getattr(progress, what)():
+            found.append(step)
+            progress.evaluated_at = step
+            assert what != "should_evaluate" or not progress.should_evaluate(), "it was not done yet"
+    return found
+
+
+@pytest.mark.parametrize(
+    ("train", "steps"),
+    [
+        ({}, []),  # the end is saved by the loop
+        ({"checkpoint_epochs": 1}, [4, 8, 12, 16, 20, 24]),
+        ({"checkpoint_epochs": 4}, [16]),
+        ({"checkpoint_steps": 5}, [5, 10, 15, 20]),
+        ({"checkpoint_epochs": 2, "checkpoint_steps": 12}, [8, 12, 16, 24]),
+    ],
+)
+def test_a_checkpoint_is_due_by_epoch_or_by_step(train, steps):
+    assert due(progress_of(**train), "should_save") == steps
+
+
+@pytest.mark.parametrize(
+    ("train", "steps"),
+    [
+        ({}, [24]),
+        ({"show_epochs": 1}, [4, 8, 12, 16, 20, 24]),
+        ({"show_epochs": 4}, [4, 16, 24]),
+        ({"show_epochs": 1, "max_steps": 7}, [4, 7]),
+        ({"show_epochs": 9}, [4, 24]),
+    ],
+)
+def test_an_evaluation_is_due_after_the_first_epoch_every_few_and_at_the_end(train, steps):
+    assert due(progress_of(**train), "should_evaluate") == steps
+
+
+def test_nothing_is_due_before_the_first_step():
+    progress = progress_of(show_epochs=1)
+    assert not progress.should_evaluate()
+
+
+def test_an_end_by_the_clock_is_evaluated():
+    progress = progress_of(minutes=1.0)
+    progress.step, progress.seconds = 2, 59.0
+    assert not progress.should_evaluate()
+    progress.seconds = 60.0
+    assert progress.should_evaluate()
+
+
+def test_the_caption_says_when():
+    progress = progress_of(steps_per_epoch=8)
+    progress.step = 12
+    assert progress.when == "epoch 1.5, step 12"
+
+
+def test_the_expected_total_follows_the_clock():
+    progress = progress_of(minutes=2.0)
+    for step, seconds, expected in ((6, 0, 24), (6, 30, 24), (6, 60, 12), (5, 90, 7), (5, 120, 5), (24, 0, 24)):
+        progress.step, progress.seconds = step, seconds
+        assert progress.expected_total == expected
+
+
+def test_the_length_is_told_in_a_few_words():
+    assert progress_of(steps_per_epoch=1500).describe() == "9,000 steps, 1,500 per epoch, batch 128"
+    assert progress_of(minutes=2.5, batch_size=8).describe() == "24 steps or 2.5 min, 4 per epoch, batch 8"
+
+
+def test_a_resumed_run_is_as_far_as_it_was_and_repeats_evaluations_past_its_checkpoint():
+    before, after = progress_of(show_epochs=1), progress_of(show_epochs=1)
+    before.step, before.seconds, before.skipped = 8, 12.5, 3
+    after.load(json.loads(json.dumps(before.state())), evaluated_at=12)
+    assert (after.step, after.seconds, after.skipped, after.evaluated_at) == (8, 12.5, 3, 8)
+    assert not after.should_evaluate()
+    after.step = 12
+    assert after.should_evaluate()
+    after.load(before.state(), evaluated_at=4)
+    assert after.evaluated_at == 4 and after.should_evaluate()
+
+
+def test_the_minutes_end_training_and_bring_the_schedule_with_them(tiny, tmp_path):
+    config = config_of(tiny, None, minutes=1.5 / 60, epochs=100000, schedule="linear", lr_final=0.0)
+    trainer = trained(config, tmp_path)
+    assert 1.5 <= trainer.progress.seconds < 6
+    rates = [row["train/lr"] for row in metrics(tmp_path)]
+    assert rates == sorted(rates, reverse=True)
+    assert rates[0] == config.train.lr and rates[-1] < 0.5 * config.train.lr

@@ -1,0 +1,35 @@
+"""The sheet, the GIF and the page of a translated folder."""
+
+import base64
+import re
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from translations import noise, save_tiny, translate, write_images
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Weights of a tiny fashion2mnist."""
+    return save_tiny(tmp_path_factory.mktemp("weights") / "tiny", "fashion2mnist-published", {"width": 4})
+
+
+def test_what_is_shown_is_what_was_translated(trained: Path, tmp_path: Path) -> None:
+    source = write_images(tmp_path / "in", 5)
+    noise(7).save(source / "<b>&\"'.png")
+    assert translate(trained, source, tmp_path / "out", "--sheet", "--gif", "--html", "--restore-size") == 0
+    page = (tmp_path / "out" / "index.html").read_text()
+    assert "<b>" not in page and "&lt;b&gt;&amp;&quot;&#x27;.png" in page
+    encoded = re.findall(r'class="after" src="data:image/png;base64,([^"]*)"', page)
+    shown = [np.asarray(Image.open(BytesIO(base64.b64decode(one)))) for one in encoded]
+    names = sorted(str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*/*.png"))
+    for image, name in zip(shown, [*names, "<b>&\"'.png"], strict=True):
+        assert (image == np.asarray(Image.open(tmp_path / "out" / name))).all()
+    with Image.open(tmp_path / "out" / "path.gif") as gif:
+        assert gif.n_frames == 4  # three steps
+    with Image.open(tmp_path / "out" / "sheet.png") as sheet:
+        assert sheet.width > 6 * 28 * 2

@@ -1,0 +1,43 @@
+"""Sheets, the times of a path's pictures, and pictures stacked."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+from PIL import Image
+
+from flowferry.configs.schema import Config
+from flowferry.pipelines.visualization import grids
+
+
+def test_an_animation_of_many_steps_has_fifty_one_frames_from_start_to_end(tiny: Callable[..., Config]) -> None:
+    points, config = torch.arange(301.0)[:, None], tiny("noise2mnist")
+    chosen, times = grids.evenly(points, 51, config)
+    assert len(chosen) == 51
+    assert (chosen[0], chosen[-1]) == (0, 300)
+    assert times == pytest.approx([k / 50 for k in range(51)])
+
+
+def test_pictures_of_a_path_say_the_times_of_the_solvers_grid(tiny: Callable[..., Config]) -> None:
+    config = tiny("noise2mnist")
+    config = replace(config, solver=replace(config.solver, num_steps=4, grid_power=2.0))
+    points = torch.arange(5.0)[:, None]
+    assert grids.evenly(points, 51, config)[1] == pytest.approx([0, 1 / 16, 1 / 4, 9 / 16, 1])
+    assert grids.evenly(points, 3, config, reverse=True)[1] == pytest.approx([1, 1 / 4, 0])
+
+
+def test_a_sheet_knows_greek() -> None:
+    tile = [("", torch.zeros(1, 1, 8, 8))]
+    assert grids.sheet(tile, "σ") != grids.sheet(tile, "ε")  # both are a box in a font that has neither
+
+
+def test_pictures_are_stacked_one_below_the_other() -> None:
+    a, b = Image.new("RGB", (3, 2), "red"), Image.new("RGB", (5, 4), "blue")
+    out = grids.stacked([a, b])
+    assert out.size == (5, 6)
+    assert (out.getpixel((0, 0)), out.getpixel((4, 5)), out.getpixel((4, 0))) == (
+        (255, 0, 0),
+        (0, 0, 255),
+        (255, 255, 255),
+    )
