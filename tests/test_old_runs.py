@@ -1,0 +1,195 @@
+"""Runs, configurations and command lines of version 0.1.0, whose names for some options have changed since.
+
+What that version wrote and computed is in `fixtures/runs-0.1.0`, whose README says how it was made.
+"""
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from flowferry import Pipeline, launch
+from flowferry.configs.schema import Config
+
+OLD = Path(__file__).parent / "fixtures" / "runs-0.1.0"
+CONFIGS: dict[str, dict[str, Any]] = json.loads((OLD / "config-only" / "configs.json").read_text())
+"""The options of a command -> the contents of the `config.json` that it made."""
+
+RENAMED_FIELDS = {
+    "classes": "num_classes",
+    "read_labels": "infer_labels",
+    "solver.steps": "solver.num_steps",
+    "source.augment.hidden": "source.augment.cutout",
+    "target.augment.hidden": "target.augment.cutout",
+}
+RENAMED_KINDS = {
+    "drawn-digits": "synthetic-digits",
+    "drawn-garments": "synthetic-garments",
+    "drawn-colours": "synthetic-colors",
+}
+
+
+def leaves(data: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield ("train.lr", 0.001) and so on, as JSON would have the values."""
+    for name, value in data.items():
+        if isinstance(value, dict):
+            yield from leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", list(value) if isinstance(value, tuple) else value
+
+
+def settings(config: Config) -> dict[str, Any]:
+    """Return all that a configuration sets; not its summary, which is free to be worded anew."""
+    return {name: value for name, value in leaves(config.to_dict()) if name != "summary"}
+
+
+def in_new_names(old: dict[str, Any]) -> dict[str, Any]:
+    """Return the same of a configuration of version 0.1.0, translated by the tables above alone.
+
+    One step from source to target was a path then, beside the others; it is an objective now.
+    """
+    in_one_step = old["path"] == "one-step"
+    told = {
+        RENAMED_FIELDS.get(name, name): RENAMED_KINDS.get(value, value) if name.endswith(".kind") else value
+        for name, value in leaves(old)
+        if name != "summary"
+    }
+    return told | {"objective": "one-step", "path": "linear"} if in_one_step else told | {"objective": "flow"}
+
+
+@pytest.fixture
+def printed_config(capsys: pytest.CaptureFixture[str]) -> Callable[[str], Config]:
+    """printed_config(options): what `--print-config` says of a command, read back."""
+
+    def printed(options: str) -> Config:
+        code = launch.main([*options.split(), "--print-config"])
+        told = capsys.readouterr()
+        assert code == 0, told.err
+        return Config.from_dict(json.loads(told.out))
+
+    return printed
+
+
+# --- configurations -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("options", CONFIGS)
+def test_an_old_configuration_is_read_without_loss(options: str) -> None:
+    old = CONFIGS[options]["config"]
+    config = Config.from_dict(old)
+    assert settings(config) == in_new_names(old)
+    assert Config.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+def test_the_old_configurations_use_every_old_name() -> None:
+    changed = {name for told in CONFIGS.values() for name, value in leaves(told["config"]) if value}
+    kinds = {told["config"][part]["kind"] for told in CONFIGS.values() for part in ("source", "target")}
+    assert changed >= RENAMED_FIELDS.keys()
+    assert {told["config"]["path"] for told in CONFIGS.values()} == {"linear", "cosine", "ddpm", "one-step"}
+    assert kinds >= RENAMED_KINDS.keys()
+
+
+@pytest.mark.parametrize("options", CONFIGS)
+def test_an_old_command_makes_the_configuration_that_it_made(
+    options: str, printed_config: Callable[[str], Config]
+) -> None:
+    """So the command that began a run goes on with it: any other configuration would be refused there."""
+    assert settings(printed_config(options)) == in_new_names(CONFIGS[options]["config"])
+
+
+# --- command lines --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "old", "new"),
+    [
+        ("noise2mnist", "--classes 10", "--num-classes 10"),
+        ("noise2mnist", "--classes=10", "--num-classes=10"),
+        ("noise2mnist", "--solver.steps 7", "--solver.num-steps 7"),
+        ("noise2mnist", "--solver.steps=7 --quick", "--quick --solver.num-steps=7"),
+        ("fashion2mnist", "--classes 10 --read-labels", "--num-classes 10 --infer-labels"),
+        ("fashion2mnist", "--classes 10 --read_labels", "--num_classes 10 --infer_labels"),
+        ("fashion2mnist-labels", "--no-read-labels", "--no-infer-labels"),
+        (
+            "noise2mnist-practical",
+            "--path one-step --prediction target --solver.steps 1",
+            "--objective one-step --prediction target --solver.num-steps 1",
+        ),
+        ("fashion2mnist", "--source drawn-garments", "--source synthetic-garments"),
+        ("fashion2mnist", "--source=drawn-garments", "--source=synthetic-garments"),
+        ("noise2mnist", "--target drawn-digits --target.count 64", "--target synthetic-digits --target.count 64"),
+        ("noise2cifar", "--target drawn-colours", "--target synthetic-colors"),
+        ("fashion2mnist", "--source.augment.hidden 7", "--source.augment.cutout 7"),
+        ("folders", "--target.augment.hidden=7", "--target.augment.cutout=7"),
+    ],
+)
+def test_both_spellings_of_an_option_ask_for_the_same(
+    printed_config: Callable[[str], Config], pipeline: str, old: str, new: str
+) -> None:
+    asked = printed_config(f"--pipeline {pipeline} {new}")
+    assert asked == printed_config(f"--pipeline {pipeline} {old}")
+    assert asked != printed_config(f"--pipeline {pipeline}")
+
+
+# --- runs -----------------------------------------------------------------------------------------------
+
+
+def expected_of(name: str) -> dict[str, Tensor]:
+    return load_file(OLD / name / "expected.safetensors")
+
+
+def assert_close(found: Tensor, expected: Tensor) -> None:
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+
+
+def test_an_old_run_that_infers_labels_translates_as_it_did() -> None:
+    pipe, expected = Pipeline.from_pretrained(OLD / "labels", device="cpu"), expected_of("labels")
+    x, inferred, asked = expected["x"], expected["read"], expected["asked"]
+    assert pipe.config.infer_labels and pipe.config.num_classes == 10
+    assert_close(pipe.translate(x, steps=3), expected["translated"])
+    assert_close(pipe.translate(x, inferred, steps=3), expected["translated"])
+    assert_close(pipe.translate(x, asked, steps=3), expected["translated_to_asked"])
+    assert (expected["translated"] - expected["translated_to_asked"]).abs().max() > 0.05
+
+
+def test_an_old_run_that_is_told_classes_samples_as_it_did() -> None:
+    pipe, expected = Pipeline.from_pretrained(OLD / "cfg", device="cpu"), expected_of("cfg")
+    assert pipe.config.num_classes == 10 and not pipe.config.infer_labels
+    assert_close(pipe.sample(4, expected["asked"], guidance=2.0, steps=3, seed=0), expected["sampled"])
+    assert_close(pipe.translate(expected["x"], steps=3), expected["translated"])
+
+
+def test_an_old_denoiser_in_one_step_denoises_as_it_did() -> None:
+    pipe, expected = Pipeline.from_pretrained(OLD / "one-step", device="cpu"), expected_of("one-step")
+    assert pipe.config.objective == "one-step" and pipe.config.solver.num_steps == 1
+    assert_close(pipe.translate(expected["x"]), expected["translated"])
+
+
+def test_an_old_run_goes_on_with_its_own_command(tmp_path: Path) -> None:
+    """From step 4 to 6, with the losses that version 0.1.0 had there: the same data, weights and optimizer."""
+    folder, expected = tmp_path / "one-step", expected_of("one-step")
+    shutil.copytree(OLD / "one-step", folder)
+    before = metrics(folder)
+    command = "--pipeline denoise-mnist --quick --model.width 4 --target.count 64 --train.lr 0.01"
+    command += " --train.precision fp32 --train.threads 1 --train.minutes 100 --train.batch-size 16 --seed 3"
+    assert launch.main([*command.split(), "--train.max-steps", "6", "--output-dir", str(folder)]) == 0
+    rows = metrics(folder)
+    assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
+    assert rows[:4] == before
+    assert [row["train/loss"] for row in rows] == pytest.approx(expected["losses"].tolist(), rel=1e-3)
+
+    config = Config.from_dict(json.loads((folder / "config.json").read_text())["config"])
+    pipe = Pipeline.from_pretrained(folder, device="cpu")
+    assert pipe.config == config
+    assert config.train.max_steps == 6 and config.objective == "one-step" and config.target.kind == "synthetic-digits"
+    assert (pipe.translate(expected["x"]) - expected["translated"]).abs().max() > 1e-3
+
+
+def metrics(folder: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
