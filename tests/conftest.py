@@ -1,13 +1,14 @@
 """What the tests share: one thread, tiny versions of the named pipelines, the folder of the real data."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 
 from flowferry.configs.components import SyntheticColorsConfig, SyntheticDigitsConfig, SyntheticGarmentsConfig
 from flowferry.configs.presets import PIPELINES
@@ -67,3 +68,11 @@ def data_root() -> Path:
     if missing := [name for name in ("MNIST", "FashionMNIST") if not Path(root, name, "raw").is_dir()]:
         pytest.skip(f"no {missing[0]} in FLOWFERRY_DATA={root}")
     return Path(root)
+
+
+@pytest.fixture
+def another_precision() -> Iterator[None]:
+    """Give the test a precision of its own: Accelerate has one in a process."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)

@@ -171,6 +171,7 @@ def test_an_old_denoiser_in_one_step_denoises_as_it_did() -> None:
     assert_close(pipe.translate(expected["x"]), expected["translated"])
 
 
+@pytest.mark.usefixtures("another_precision")
 def test_an_old_run_goes_on_with_its_own_command(tmp_path: Path) -> None:
     """From step 4 to 6, with the losses that version 0.1.0 had there: the same data, weights and optimizer."""
     folder, expected = tmp_path / "one-step", expected_of("one-step")

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -137,14 +136,6 @@ def test_clipping_shortens_the_gradient_and_logs_its_length_before(tiny, tmp_pat
     ((step, values),) = trainer.pending.pop_metrics()
     assert step == 1 and values["train/grad_norm"] > 1e-2
     assert seen == [pytest.approx(1e-3, rel=1e-2)]
-
-
-@pytest.fixture
-def another_precision():
-    """Accelerate has one precision in a process; this gives the test its own."""
-    AcceleratorState._reset_state(reset_partial_state=True)
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 @pytest.mark.usefixtures("another_precision")
