@@ -15,9 +15,10 @@ from flowferry.configs.presets import PIPELINES
 from flowferry.configs.schema import Config
 from flowferry.configs.validation import UserError
 from flowferry.datasets.builders import build_samplers, build_source
-from flowferry.datasets.image_folder import Streamed, image_folder
+from flowferry.datasets.image_folder import image_folder
 from flowferry.datasets.in_memory import InMemory
 from flowferry.datasets.pixels import to_pixels
+from flowferry.datasets.streaming import Streamed
 
 CPU = torch.device("cpu")
 SHAPE = (3, 8, 8)
