@@ -6,6 +6,7 @@ What other code must know about a component is a field of its class, so that not
 from dataclasses import dataclass, field
 from typing import Annotated, ClassVar, Literal, Optional
 
+from flowferry.configs.images import ReadConfig
 from flowferry.configs.validation import Positive, Range, Validated
 
 
@@ -142,18 +143,13 @@ class NoisyConfig(SamplerComponent):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImageFolderConfig(SamplerComponent):
+class ImageFolderConfig(ReadConfig, SamplerComponent):
     """Your own images: a folder of files. Its sub-folders name the classes if every image lies in one."""
 
     stand_in: ClassVar[SamplerComponent] = SyntheticColorsConfig()
     kind: Literal["image-folder"] = field(default="image-folder", init=False)
     root: str = ""
     """The folder."""
-    resize: Literal["fit", "fill", "stretch", "none"] = "fit"
-    """How to bring an image to the pipeline's size: fit all of it inside a border, fill with its middle, stretch it,
-    or none: accept only that size."""
-    background: str = "black"
-    """Color behind transparent images and of borders: a name such as white, or #rrggbb."""
     cache_mb: Annotated[int, Range(0)] = 2048
     """Keep decoded images in memory up to this many MB; beyond it, worker processes decode them again each epoch."""
     augment: AugmentConfig = field(default_factory=AugmentConfig)

@@ -91,6 +91,15 @@ class TranslateOptions(UseOptions):
     resize: Literal["fit", "fill", "stretch", "none"] | None = None
     """How to bring an image to the network's size: fit all of it inside a border, fill with its middle, stretch it, or
     none: accept only that size. None: as the folder that the pipeline was trained on, else fit."""
+    range: tuple[float, float] | None = None
+    """Which values of images of more than 8 bits are black and white, such as 0 4095 for 12-bit data. None: as the
+    folder that the pipeline was trained on, else as their TIFF tags say, or the whole range of such numbers."""
+    max_pixels: Annotated[int | None, Range(1)] = None
+    """Refuse larger images, which could fill the memory. None: as the folder that the pipeline was trained on, else
+    268,435,456."""
+    strict: bool = False
+    """Refuse files that are whole but for their wrapping: a JPEG without its end marker, a PNG with a damaged chunk
+    beside the image, values a little out of range."""
     restore_size: bool = False
     """Give each result the size of its input."""
     background: str | None = None

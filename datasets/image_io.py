@@ -1,27 +1,55 @@
-"""Read image files of any accepted format, and fit them to the size of a network and back."""
+"""Read image files of any accepted format: as 8-bit gray or RGB, upright, in sRGB, at the size of a network."""
 
-import warnings
 from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image, ImageColor, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageColor, UnidentifiedImageError
 from torch import Tensor
 
+from flowferry.configs.images import ReadConfig
 from flowferry.configs.validation import UserError
+from flowferry.datasets.color_profiles import to_srgb
+from flowferry.datasets.deep_images import (
+    TIFF_SIGNATURES,
+    deep_from_pillow,
+    deep_png,
+    deep_tiff,
+    eight_bit,
+    tiff_size,
+    unread_tiff,
+)
+from flowferry.datasets.file_repair import PNG_SIGNATURE, essential_png, jpeg_endings
+from flowferry.datasets.framing import Size, framed
+from flowferry.datasets.large_images import FORMATS, turn
 from flowferry.datasets.pixels import to_images
 
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")  # not those that start other programs, as EPS does
-MAX_PIXELS = Image.MAX_IMAGE_PIXELS or 2**26  # a larger image is an error here; Pillow itself only warns
+AS_USUAL = ReadConfig()
+NEVER_ALL_CLEAR = ("BMP", "DIB", "TGA")  # formats whose writers often leave alpha at zero and mean nothing by it
 
-Size = tuple[int, int]
-"""(width, height)"""
-Box = tuple[int, int, int, int]
-"""(left, upper, right, lower) in pixels"""
+NOTES = {
+    "several frames": "several frames: only the first was taken",
+    "no end": "no end marker, but all of the image",
+    "damaged chunk": "a damaged part beside the image, which was passed over",
+    "clipped": "values a little out of range, which were clipped",
+    "little range": "less than a tenth of the range: --range LOW HIGH says which values are black and white",
+    "one color": "a single color after loading: transparent drawings need another --background",
+}
+"""What may be worth telling of an image file that was read: a key, and what the file had."""
 
-warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""By EXIF orientation."""
+
 Image.init()  # otherwise Pillow loads its formats when they are needed, which is not safe in several threads
 
 
@@ -29,51 +57,133 @@ class Decoded(NamedTuple):
     """The contents of an image file."""
 
     image: Image.Image
-    """Its first frame, of mode L or RGB, upright."""
-    animated: bool
-    """Whether the file holds more frames."""
+    """Its first frame, of mode L or RGB, upright, fitted to the frame that was asked for."""
+    size: Size
+    """(width, height) of the upright image in the file."""
+    notes: list[str]
+    """Keys of `NOTES`."""
 
 
-def decode(data: bytes, channels: int, background: str = "black") -> Decoded:
+class Loaded(NamedTuple):
+    """An image as its format has it, but of 8 bits."""
+
+    image: Image.Image
+    notes: list[str]
+    orientation: int = 1
+    """As EXIF numbers them."""
+    profile: bytes | None = None
+    """The ICC profile of its colors."""
+
+
+def decode(data: bytes, channels: int, reading: ReadConfig, frame: Size | None = None) -> Decoded:
     """Decode the bytes of an image file as 8-bit gray (channels = 1) or RGB (channels = 3).
 
-    EXIF orientation is applied, transparency composited on the color `background`, CMYK and palettes converted. Deeper
-    images are scaled to 8 bits: 16-bit integers by 255/65535, floats by 255 if they lie within [0, 1]; floats within
-    [0, 255] keep their scale. Color profiles are ignored. Raises UserError saying why an image is not readable.
+    frame: fit the image to this size, as `reading.resize` says; None: leave it at its own.
+
+    EXIF orientation is applied, colors are converted from the file's ICC profile to sRGB, transparency is composited
+    on `reading.background`, CMYK and palettes are converted, and deeper images scaled to 8 bits. Damage that leaves
+    the image whole is passed over, unless `reading.strict`. Raises UserError saying why an image cannot be read.
     """
     try:
-        with Image.open(BytesIO(data), formats=FORMATS) as opened:
-            if opened.width * opened.height > MAX_PIXELS:  # where the limit was raised or the warnings are off
-                raise ValueError(f"got {opened.width} × {opened.height} pixels, expected at most {MAX_PIXELS:,}")
-            animated = bool(getattr(opened, "is_animated", False))
-            image = eight_bit(ImageOps.exif_transpose(opened))
-        if "A" in image.getbands() or "a" in image.getbands() or "transparency" in image.info:
-            shown = image.convert("RGBA")
-            image = Image.alpha_composite(Image.new("RGBA", shown.size, background), shown)
-        return Decoded(image.convert("L" if channels == 1 else "RGB"), animated)
+        data, profile, damaged = essential_png(data) if data.startswith(PNG_SIGNATURE) else (data, None, False)
+        if damaged and reading.strict:
+            raise ValueError("a chunk beside the image is damaged")
+        with turn(data, reading.max_pixels):
+            loaded = load(data, reading)
+            image = to_srgb(upright(loaded.image, loaded.orientation), profile or loaded.profile)
+            image = in_mode(composited(image, reading.background), "L" if channels == 1 else "RGB")
+            notes = loaded.notes + ["damaged chunk"] * damaged + ["one color"] * is_one_color(image)
+            shown = image if frame is None else framed(image, frame, reading.resize, reading.background)
+            return Decoded(shown, image.size, notes)
+    except UserError:  # of an image that does not fit the frame
+        raise
     except UnidentifiedImageError as error:
         got = f"{len(data)} bytes of something else" if data else "an empty file"
         raise UserError(f"not a readable image (got {got}, expected {', '.join(FORMATS)})") from error
     except Exception as error:  # Pillow's plugins raise all sorts of errors on broken files
-        raise UserError(f"not a readable image ({type(error).__name__}: {error})") from error
+        kind = "" if isinstance(error, ValueError | OSError) else f"{type(error).__name__}: "
+        raise UserError(f"not a readable image ({kind}{error})") from error
 
 
-def eight_bit(image: Image.Image) -> Image.Image:
-    """Return an image of more than 8 bits scaled to mode L or LA, and any other as it is.
+def load(data: bytes, reading: ReadConfig) -> Loaded:
+    """Return the first frame of an image file. Raises any error where that is not possible."""
+    deep = None
+    if data.startswith(PNG_SIGNATURE):
+        deep = deep_png(data)
+    elif data.startswith(TIFF_SIGNATURES):
+        deep = deep_tiff(data, reading)
+    if deep is None:
+        try:
+            return load_with_pillow(data, reading)
+        except UnidentifiedImageError:
+            if data.startswith(TIFF_SIGNATURES) and tiff_size(data):
+                raise ValueError(unread_tiff(data)) from None
+            raise
+    image, notes = eight_bit(deep, reading)
+    return Loaded(image, notes + ["several frames"] * (deep.frames > 1), deep.orientation, deep.profile)
 
-    Pillow's own conversion would clip the values instead. Raises ValueError for values outside of the scaled range.
-    """
-    if not image.mode.startswith(("I", "F")):
+
+def load_with_pillow(data: bytes, reading: ReadConfig) -> Loaded:
+    """Return the first frame of a file as Pillow reads it, a deep one scaled to 8 bits."""
+    with Image.open(BytesIO(data), formats=FORMATS) as file:
+        image: Image.Image = file
+        notes = ["several frames"] * bool(getattr(file, "is_animated", False))
+        profile = file.info.get("icc_profile")
+        try:
+            file.load()
+        except OSError:
+            if file.format != "JPEG" or reading.strict or (endings := jpeg_endings(data)) is None:
+                raise
+            image, notes = whole_jpeg(*endings), [*notes, "no end"]
+        turned = orientation(image)
+        if image.mode.startswith(("I", "F")):
+            deep_image, told = eight_bit(deep_from_pillow(image), reading)
+            return Loaded(deep_image, notes + told, turned, profile)
+        if image.format in NEVER_ALL_CLEAR and image.mode == "RGBA" and image.getchannel("A").getextrema() == (0, 0):
+            return Loaded(image.convert("RGB"), notes, turned, profile)
+        return Loaded(image.copy(), notes, turned, profile)
+
+
+def whole_jpeg(one_way: bytes, another: bytes) -> Image.Image:
+    """Return the image of a JPEG file that `jpeg_endings` completed. Raises OSError if a part is missing."""
+    first, second = (Image.open(BytesIO(data), formats=("JPEG",)) for data in (one_way, another))
+    if first.tobytes() != second.tobytes():
+        raise OSError("image file is truncated")
+    return first
+
+
+def orientation(image: Image.Image) -> int:
+    """Return how EXIF says that an image lies, 1 for upright. No other entry is looked at: many are odd."""
+    try:
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # an EXIF block that cannot be read says nothing
+        return 1
+
+
+def upright(image: Image.Image, orientation: int) -> Image.Image:
+    """Return an image turned as EXIF's `orientation` says; unknown ones say nothing."""
+    return image.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else image
+
+
+def composited(image: Image.Image, background: str) -> Image.Image:
+    """Return an image laid on a color where it is transparent."""
+    if not image.has_transparency_data:
         return image
-    values = np.asarray(image).astype(np.float64)
-    deepest = 65535.0 if image.mode.startswith("I") else 1.0 if values.max(initial=0) <= 1 else 255.0
-    if not (values.min() >= 0 and values.max() <= deepest):  # NaN fails both
-        raise ValueError(f"got values from {values.min():g} to {values.max():g}, expected 0 to {deepest:g}")
-    gray = Image.fromarray(np.rint(values * (255 / deepest)).astype(np.uint8))
-    if "transparency" in image.info:  # the one value that is transparent
-        alpha = np.where(values == image.info["transparency"], 0, 255).astype(np.uint8)
-        gray.putalpha(Image.fromarray(alpha))
-    return gray
+    shown = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", shown.size, background), shown)
+
+
+def is_one_color(image: Image.Image) -> bool:
+    """Return whether all pixels of an image of mode L or RGB are alike."""
+    return all(low == high for low, high in np.reshape(np.asarray(image.getextrema()), (-1, 2)))
+
+
+def in_mode(image: Image.Image, mode: str) -> Image.Image:
+    """Return an image in a mode, without a copy where it is in that mode."""
+    return image if image.mode == mode else image.convert(mode)
+
+
+# --- files and tensors ----------------------------------------------------------------------------------
 
 
 def check_background(color: str) -> None:
@@ -82,56 +192,6 @@ def check_background(color: str) -> None:
         ImageColor.getrgb(color)
     except ValueError as error:
         raise UserError(f"background: got {color!r}, expected a name such as white, or #rrggbb") from error
-
-
-def boxes(size: Size, frame: Size, resize: str) -> tuple[Box, Box]:
-    """Return which part of an image of `size` is used, and to which part of a frame of size `frame` it is scaled.
-
-    resize: "fit" scales all of the image into the middle of the frame, as large as it fits; "fill" scales as much of
-    the image's middle as fills the frame; "stretch" scales all of the image to the whole frame; "none" accepts only
-    images of the frame's size. Raises UserError for an image of another size with "none".
-    """
-    (w, h), (width, height) = size, frame
-    whole_image, whole_frame = (0, 0, w, h), (0, 0, width, height)
-    if resize == "none" and size != frame:
-        raise UserError(f"resize none: got {w} × {h} pixels, expected {width} × {height}")
-    if resize == "fit":
-        scale = min(width / w, height / h)
-        return whole_image, centered((max(1, round(w * scale)), max(1, round(h * scale))), frame)
-    if resize == "fill":
-        scale = min(w / width, h / height)
-        return centered((max(1, round(width * scale)), max(1, round(height * scale))), size), whole_frame
-    return whole_image, whole_frame
-
-
-def centered(size: Size, frame: Size) -> Box:
-    """Return the box of `size` in the middle of `frame`."""
-    left, top = (frame[0] - size[0]) // 2, (frame[1] - size[1]) // 2
-    return left, top, left + size[0], top + size[1]
-
-
-def moved(image: Image.Image, used: Box, place: Box, frame: Size, background: str) -> Image.Image:
-    """Return a new image of size `frame`: the part `used` of `image` scaled to the box `place`, and background."""
-    out = Image.new(image.mode, frame, background)
-    # Cropped first: resize's own `box` lets the filter see what lies around it.
-    scaled = image.crop(used).resize((place[2] - place[0], place[3] - place[1]), Image.Resampling.LANCZOS)
-    out.paste(scaled, place[:2])
-    return out
-
-
-def framed(image: Image.Image, frame: Size, resize: str = "fit", background: str = "black") -> Image.Image:
-    """Return an image fitted to the size `frame` as `boxes` says. Raises UserError as `boxes` does."""
-    used, place = boxes(image.size, frame, resize)
-    return moved(image, used, place, frame, background)
-
-
-def restored(image: Image.Image, size: Size, resize: str = "fit", background: str = "black") -> Image.Image:
-    """Invert `framed`: return an image made from the frame at `size`, the size of the image that was framed.
-
-    The background fills what "fill" had cut off.
-    """
-    used, place = boxes(size, image.size, resize)
-    return moved(image, place, used, size, background)
 
 
 def to_tensor(image: Image.Image) -> Tensor:
@@ -145,14 +205,14 @@ def pixels_of(image: Image.Image) -> Tensor:
     return pixels[None] if pixels.ndim == 2 else pixels.movedim(-1, 0)
 
 
-def load_image(path: Path, shape: tuple[int, int, int], resize: str = "fit", background: str = "black") -> Tensor:
+def load_image(path: Path, shape: tuple[int, int, int], reading: ReadConfig = AS_USUAL) -> Tensor:
     """Load an image file as float32 of `shape` (C, H, W), C = 1 or 3, in [-1, 1].
 
-    resize: how `boxes` fits it. Raises UserError with the path and the reason where that is not possible.
+    Raises UserError with the path and the reason where that is not possible.
     """
     channels, height, width = shape
     try:
-        return to_tensor(framed(decode(read(path), channels, background).image, (width, height), resize, background))
+        return to_tensor(decode(read(path), channels, reading, (width, height)).image)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
 

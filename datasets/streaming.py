@@ -13,7 +13,7 @@ from tqdm import tqdm
 from flowferry.configs.components import ImageFolderConfig
 from flowferry.configs.validation import UserError
 from flowferry.datasets.base import Batch
-from flowferry.datasets.image_io import decode, framed, pixels_of, read
+from flowferry.datasets.image_io import decode, pixels_of, read
 from flowferry.datasets.in_memory import indices_of, order_of
 from flowferry.datasets.pixels import to_images
 
@@ -36,8 +36,8 @@ class ImageFiles(Dataset[Tensor | str]):
     def __getitem__(self, index: int) -> Tensor | str:
         channels, height, width = self.shape
         try:
-            image = decode(read(Path(self.config.root, self.names[index])), channels, self.config.background).image
-            return pixels_of(framed(image, (width, height), self.config.resize, self.config.background)).contiguous()
+            data = read(Path(self.config.root, self.names[index]))
+            return pixels_of(decode(data, channels, self.config, (width, height)).image).contiguous()
         except UserError as error:
             return f"{self.names[index]}: {error}"
 

@@ -7,6 +7,7 @@ one size, so that neither `--batch-size`, nor other files, nor the number of pro
 import logging
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import fields
 from datetime import timedelta
 from pathlib import Path
 
@@ -16,11 +17,11 @@ from accelerate.utils import gather_object
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from flowferry.configs.components import ImageFolderConfig
+from flowferry.configs.images import ReadConfig
 from flowferry.configs.options import TranslateOptions
 from flowferry.configs.validation import UserError
 from flowferry.datasets.file_tree import IMAGE_ENDINGS, Item, Tree
-from flowferry.datasets.image_io import check_background
+from flowferry.datasets.image_io import NOTES, check_background
 from flowferry.datasets.rng import derive_seed
 from flowferry.pipelines.hardware import use_cores
 from flowferry.pipelines.pipeline import Pipeline
@@ -31,7 +32,7 @@ from flowferry.pipelines.storage.hub import find_weights
 from flowferry.pipelines.training.distributed import init_process_group
 from flowferry.pipelines.translation import gallery
 from flowferry.pipelines.translation.manifest import FAILURES, WORK, Entry, Manifest
-from flowferry.pipelines.translation.translator import Framing, Result, Translator, translate_stream
+from flowferry.pipelines.translation.translator import Result, Translator, translate_stream
 
 log = logging.getLogger("flowferry")
 
@@ -54,7 +55,7 @@ def run(options: TranslateOptions) -> int:
         pipeline = pipeline.using(guidance=0)  # unconditional, because no class is asked for
     translator = Translator(
         pipeline=pipeline,
-        framing=framing(pipeline, options),
+        reading=reading(pipeline, options),
         label=options.labels,
         reverse=options.reverse,
         restore_size=options.restore_size,
@@ -79,11 +80,12 @@ def check(pipeline: Pipeline, options: TranslateOptions) -> None:
     pipeline.check_labels(None if options.labels is None else torch.tensor([options.labels]), 1)
 
 
-def framing(pipeline: Pipeline, options: TranslateOptions) -> Framing:
-    """Return how to bring images to the network's size: as the options say, else as in training."""
+def reading(pipeline: Pipeline, options: TranslateOptions) -> ReadConfig:
+    """Return how to read images: as the options say, else as in training."""
     start = pipeline.config.target if options.reverse else pipeline.config.source
-    trained = start if isinstance(start, ImageFolderConfig) else ImageFolderConfig()
-    return Framing(options.resize or trained.resize, options.background or trained.background)
+    trained = start if isinstance(start, ReadConfig) else ReadConfig()
+    asked = {f.name: getattr(options, f.name) or getattr(trained, f.name) for f in fields(ReadConfig)}
+    return ReadConfig(**asked)
 
 
 def settings(translator: Translator, options: TranslateOptions, folder: Path) -> Entry:
@@ -97,9 +99,10 @@ def settings(translator: Translator, options: TranslateOptions, folder: Path) ->
         "guidance": solver.guidance,
         "labels": options.labels,
         "reverse": options.reverse,
-        "resize": translator.framing.resize,
+        "resize": translator.reading.resize,
         "restore_size": options.restore_size,
-        "background": translator.framing.background,
+        "background": translator.reading.background,
+        "range": translator.reading.range,
         "suffix": options.suffix,
     }
 
@@ -117,12 +120,14 @@ def one_file(translator: Translator, options: TranslateOptions) -> int:
     if isinstance(loaded, Result):
         log.warning("failed: %s: %s", source, loaded.entry["error"])
         return 1
-    data = translator.encode(translator.translate_batch([loaded.image])[0], loaded.size)
+    data = translator.encode(translator.translate_batch([loaded.image])[0], loaded, source.parent)
     try:
         write_aside(path, data)
     except OSError as error:
         raise UserError(f"--output: {path} cannot be written ({error.strerror or error})") from error
-    log.info("%s; NFE %d%s", path, translator.pipeline.nfe, "; first frame only" if loaded.animated else "")
+    for note in loaded.notes:
+        log.info("%s had %s", source, NOTES[note])
+    log.info("%s; NFE %d", path, translator.pipeline.nfe)
     return 0
 
 
@@ -148,7 +153,7 @@ def whole_tree(translator: Translator, options: TranslateOptions, state: Partial
     with bar, logging_redirect_tqdm():
         items = share(tree, state)
         for result in translate_stream(translator, manifest, tree.root, items, batch_size=options.batch_size):
-            counts.update([result.status, *(["animated"] if result.entry.get("animated") else [])])
+            counts.update([result.status, *result.entry.get("notes", [])])
             if result.status == "failed" and counts["failed"] <= LISTED:
                 log.warning("failed: %s: %s", result.entry["input"], result.entry["error"])
             bar.update()
@@ -170,8 +175,8 @@ def summarize(counts: Counter[str], pipeline: Pipeline, tree: Tree, output: Path
     if tree.skipped:
         skipped = ", ".join(f"{number:,} {what}{'s' * (number > 1)}" for what, number in sorted(tree.skipped.items()))
         log.info("skipped: %s", skipped)
-    if counts["animated"]:
-        log.info("%s held several frames: the first was translated", f"{counts['animated']:,}")
+    for note in sorted(NOTES.keys() & counts.keys()):
+        log.info("%s had %s", f"{counts[note]:,}", NOTES[note])
     if counts["failed"]:
         log.warning("what failed, and why: %s", output / FAILURES)
 

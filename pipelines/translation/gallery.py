@@ -12,22 +12,26 @@ from typing import NamedTuple
 import torch
 from PIL import Image
 
+from flowferry.configs.images import ReadConfig
+from flowferry.datasets.color_profiles import png
 from flowferry.datasets.file_tree import Tree
-from flowferry.datasets.image_io import load_image, restored
+from flowferry.datasets.image_io import load_image
 from flowferry.datasets.pixels import to_pil
-from flowferry.pipelines.translation.translator import LoadedImage, Translator, png
+from flowferry.pipelines.translation.translator import LoadedImage, Translator
 from flowferry.pipelines.visualization.grids import Row, caption, path_frames, save_gif, sheet, solver_summary
 
 log = logging.getLogger("flowferry")
 
 ON_SHEET, IN_GIF, ON_PAGE = 64, 16, 64  # images to show, at most
 ACROSS = 16  # images in a row of the sheet
+AS_IT_IS = ReadConfig(resize="stretch")
 LARGEST = 512  # pixels of an image's longer side on the page, at most
 
 
 class Pair(NamedTuple):
-    """A translated file: the image as the network gets it, and the file with the result."""
+    """A translated file, the image as the network gets it, and the file with the result."""
 
+    before: Path
     loaded: LoadedImage
     after: Path
 
@@ -46,7 +50,7 @@ def translated_pairs(translator: Translator, tree: Tree, output: Path) -> Iterat
         loaded = translator.load(tree.root, None, (item, None))
         after = output / item.output
         if isinstance(loaded, LoadedImage) and after.is_file():
-            yield Pair(loaded, after)
+            yield Pair(tree.root / item.name, loaded, after)
 
 
 def write_sheet(translator: Translator, pairs: list[Pair], file: Path) -> None:
@@ -56,7 +60,7 @@ def write_sheet(translator: Translator, pairs: list[Pair], file: Path) -> None:
     for start in range(0, min(len(pairs), ON_SHEET), ACROSS):
         part = pairs[start : start + ACROSS]
         rows.append(("before", torch.stack([pair.loaded.image for pair in part])))
-        rows.append(("after", torch.stack([load_image(pair.after, shape, "stretch") for pair in part])))  # type: ignore[arg-type]
+        rows.append(("after", torch.stack([load_image(pair.after, shape, AS_IT_IS) for pair in part])))  # type: ignore[arg-type]
     sheet(rows, caption(translator.pipeline.config, solver_summary(translator.pipeline))).save(file)
 
 
@@ -72,11 +76,9 @@ def write_page(translator: Translator, pairs: list[Pair], file: Path) -> None:
     """Write an HTML page without other files: each image with a slider between before and after."""
     cards = []
     for pair in pairs[:ON_PAGE]:
-        before, after = to_pil(pair.loaded.image), Image.open(pair.after)
-        if translator.restore_size:
-            before = restored(before, pair.loaded.size, *translator.framing)
+        before = translator.original(pair.before) if translator.restore_size else to_pil(pair.loaded.image)
         name = html.escape(pair.loaded.item.name, quote=True).encode("utf-8", "replace").decode()
-        cards.append(CARD.substitute(name=name, before=data_url(before), after=data_url(after)))
+        cards.append(CARD.substitute(name=name, before=data_url(before), after=data_url(Image.open(pair.after))))
     config = translator.pipeline.config
     told = html.escape(caption(config, solver_summary(translator.pipeline), f"the first {len(cards)} images"))
     page = PAGE.substitute(title=html.escape(config.name), told=told, cards="\n".join(cards))

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -13,9 +12,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from flowferry.configs.images import ReadConfig
 from flowferry.configs.validation import UserError
+from flowferry.datasets.color_profiles import png
 from flowferry.datasets.file_tree import Item
-from flowferry.datasets.image_io import decode, framed, read, restored, to_tensor
+from flowferry.datasets.framing import restored
+from flowferry.datasets.image_io import decode, read, to_tensor
 from flowferry.datasets.pixels import to_pil
 from flowferry.pipelines.pipeline import Pipeline
 from flowferry.pipelines.translation.manifest import Entry, Manifest, sha256
@@ -36,17 +38,8 @@ class LoadedImage(NamedTuple):
     """[C, H, W] in [-1, 1], at the network's size."""
     size: tuple[int, int]
     """(width, height) of the upright image in the file."""
-    animated: bool
-    """Whether it is the first of several frames."""
-
-
-class Framing(NamedTuple):
-    """How to bring an image to the network's size."""
-
-    resize: str
-    """ "fit", "fill", "stretch" or "none", as in `ImageFolderConfig`."""
-    background: str
-    """The color behind transparent images and of borders: a name, or #rrggbb."""
+    notes: list[str]
+    """What was worth telling when it was read: keys of `image_io.NOTES`."""
 
 
 class Result(NamedTuple):
@@ -63,7 +56,7 @@ class Translator:
     """A pipeline with the settings of a translation: from a file's bytes to a file's bytes."""
 
     pipeline: Pipeline
-    framing: Framing
+    reading: ReadConfig
     label: int | None = None
     """The class to ask for; None: none, or the one that the pipeline infers."""
     reverse: bool = False
@@ -85,9 +78,8 @@ class Translator:
             if manifest is not None and before is not None and manifest.is_done(before, item.output, digest):
                 return Result("already there", before)
             channels, height, width = self.pipeline.config.shape
-            image, animated = decode(data, channels, self.framing.background)
-            frame = framed(image, (width, height), *self.framing)
-            return LoadedImage(item, digest, to_tensor(frame), image.size, animated)
+            image, size, notes = decode(data, channels, self.reading, (width, height))
+            return LoadedImage(item, digest, to_tensor(image), size, notes)
         except UserError as error:
             return failure(item, error)
 
@@ -109,17 +101,21 @@ class Translator:
         """Return the class to ask for, int64 [count]; None where none is asked for."""
         return None if self.label is None else torch.full((count,), self.label)
 
-    def encode(self, result: Tensor, size: tuple[int, int]) -> bytes:
-        """Return a result [C, H, W] as the bytes of a PNG file, at its input's `size` where `restore_size`."""
+    def original(self, path: Path) -> Image.Image:
+        """Return an input as it was before it was framed. Raises UserError where it cannot be read."""
+        return decode(read(path), self.pipeline.config.shape[0], self.reading).image
+
+    def encode(self, result: Tensor, loaded: LoadedImage, root: Path) -> bytes:
+        """Return a result [C, H, W] as the bytes of a PNG file, at the size of its input where `restore_size`.
+
+        Raises UserError where the input under `root` is needed once more and cannot be read.
+        """
         image = to_pil(result)
-        return png(restored(image, size, *self.framing) if self.restore_size else image)
-
-
-def png(image: Image.Image) -> bytes:
-    """Return an image as the bytes of a PNG file."""
-    buffer = BytesIO()
-    image.save(buffer, format="PNG")
-    return buffer.getvalue()
+        if not self.restore_size:
+            return png(image)
+        resize, size = self.reading.resize, loaded.size
+        around = self.original(root / loaded.item.name) if resize == "fill" else Image.new(image.mode, size)
+        return png(restored(image, around, resize))
 
 
 def failure(item: Item, error: Exception) -> Result:
@@ -143,7 +139,7 @@ def translate_stream(
             images = [one.image for one in batch if isinstance(one, LoadedImage)]
             results = iter(translator.translate_batch(images) if images else ())
             pixels = [next(results) if isinstance(one, LoadedImage) else None for one in batch]
-            finish = partial(write_result, translator, manifest)
+            finish = partial(write_result, translator, manifest, root)
             writes.append([writing.submit(finish, *pair) for pair in zip(batch, pixels, strict=True)])
             if len(writes) > 1:
                 yield from journal(manifest, writes.popleft())
@@ -177,18 +173,20 @@ def batched(loaded: Iterable[LoadedImage | Result], size: int) -> Iterator[list[
 
 
 def write_result(
-    translator: Translator, manifest: Manifest, one: LoadedImage | Result, pixels: Tensor | None
+    translator: Translator, manifest: Manifest, root: Path, one: LoadedImage | Result, pixels: Tensor | None
 ) -> Result:
     """Write the translation of a file, unless it failed or is done already; return its result."""
     if isinstance(one, Result):
         return one
     assert pixels is not None, "every loaded image was translated"
     try:
-        written = manifest.write(one.item.output, translator.encode(pixels, one.size))
+        written = manifest.write(one.item.output, translator.encode(pixels, one, root))
+    except UserError as error:
+        return failure(one.item, error)
     except OSError as error:
         return failure(one.item, OSError(f"cannot be written ({error.strerror or error})"))
     entry: dict[str, Any] = {"input": one.item.name, "output": one.item.output, "input_sha256": one.digest}
-    return Result("translated", entry | {"output_sha256": written, "animated": one.animated})
+    return Result("translated", entry | {"output_sha256": written, "notes": one.notes})
 
 
 def journal(manifest: Manifest, writes: list[Future[Result]]) -> list[Result]:

@@ -57,7 +57,7 @@ def test_every_kind_of_file(trained: Path, tmp_path: Path, caplog: pytest.LogCap
     done = {row["input"]: row["output"] for row in rows(tmp_path / "out" / "manifest.jsonl")[1:]}
     assert done == {name: becomes for name, becomes in expected.items() if becomes in made}
     assert f"{len(made)} translated" in caplog.text and f"{len(reasons)} failed" in caplog.text
-    assert "1 held several frames" in caplog.text
+    assert "1 had several frames" in caplog.text
     assert "skipped: 1 link, 6 other files" in caplog.text
 
 

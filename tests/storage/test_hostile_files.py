@@ -17,6 +17,7 @@ from PIL import Image
 from safetensors.torch import save
 
 from flowferry import Pipeline, launch
+from flowferry.configs.images import ReadConfig
 from flowferry.configs.presets import PIPELINES
 from flowferry.configs.schema import Config, read_config
 from flowferry.configs.validation import UserError
@@ -200,7 +201,7 @@ def damaged_bytes(draw: Callable, files: list[bytes]) -> bytes:
 def an_image(data: bytes, folder: Path) -> None:
     for channels, mode in ((1, "L"), (3, "RGB")):
         try:
-            assert decode(data, channels).image.mode == mode
+            assert decode(data, channels, ReadConfig()).image.mode == mode
         except UserError as error:
             assert str(error)
 

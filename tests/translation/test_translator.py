@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
-from translations import contents, noise, save_tiny, translate, write_images
+from translations import contents, noise, rows, save_tiny, translate, write_images
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +41,44 @@ def test_neighbors_change_nothing(trained: Path, tmp_path: Path) -> None:
     alone = tmp_path / "alone.png"
     assert translate(trained, source / "1" / "31.png", alone) == 0
     assert alone.read_bytes() == (tmp_path / "all" / "1" / "31.png").read_bytes()
+
+
+def test_what_fill_cut_off_is_put_back_from_the_original(trained: Path, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    noise(0, (80, 60)).save(tmp_path / "in" / "wide.png")
+    assert translate(trained, tmp_path / "in", tmp_path / "out", "--resize", "fill", "--restore-size") == 0
+    before, after = (np.asarray(Image.open(tmp_path / name / "wide.png").convert("L")) for name in ("in", "out"))
+    assert before.shape == after.shape
+    assert (before[:, :10] == after[:, :10]).all() and (before[:, 70:] == after[:, 70:]).all()
+    assert (before[:, 10:70] != after[:, 10:70]).mean() > 0.9
+
+
+def test_what_was_worth_telling_of_a_file_is_told_and_kept(
+    trained: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = write_images(tmp_path / "in", 2)
+    Image.new("RGBA", (28, 28), (0, 0, 0, 0)).save(source / "clear.png")
+    Image.fromarray(np.linspace(0, 4095, 784).astype(np.uint16).reshape(28, 28)).save(source / "deep.png")
+    assert translate(trained, source, tmp_path / "out") == 0
+    kept = {row["input"]: row["notes"] for row in rows(tmp_path / "out" / "manifest.jsonl")[1:]}
+    assert kept == {"0/0.png": [], "1/1.png": [], "clear.png": ["one color"], "deep.png": ["little range"]}
+    assert "1 had a single color after loading" in caplog.text and "1 had less than a tenth of the range" in caplog.text
+    caplog.clear()
+    options = ("--range", "0", "4095", "--background", "white")
+    assert translate(trained, source, tmp_path / "out", *options) == 0  # other settings: all of them again
+    assert "4 translated" in caplog.text and "range" not in caplog.text
+    assert rows(tmp_path / "out" / "manifest.jsonl")[0]["range"] == [0, 4095]
+
+
+def test_strict_and_max_pixels_are_options(trained: Path, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    noise(0, (40, 30)).save(tmp_path / "in" / "short.jpg")
+    data = (tmp_path / "in" / "short.jpg").read_bytes()
+    (tmp_path / "in" / "short.jpg").write_bytes(data[:-2])
+    assert translate(trained, tmp_path / "in", tmp_path / "out") == 0
+    for options, reason in ((("--strict",), "truncated"), (("--max-pixels", "1199"), "40 × 30 pixels")):
+        assert translate(trained, tmp_path / "in", tmp_path / options[0], "--overwrite", *options) == 1
+        assert reason in rows(tmp_path / options[0] / "failures.jsonl")[0]["error"]
 
 
 @pytest.mark.parametrize("resize", ["fit", "fill", "stretch"])

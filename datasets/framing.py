@@ -1,0 +1,60 @@
+"""Fit images to the size of a network, and back."""
+
+from PIL import Image
+
+from flowferry.configs.validation import UserError
+
+Size = tuple[int, int]
+"""(width, height)"""
+Box = tuple[int, int, int, int]
+"""(left, upper, right, lower) in pixels"""
+
+
+def boxes(size: Size, frame: Size, resize: str) -> tuple[Box, Box]:
+    """Return which part of an image of `size` is used, and to which part of a frame of size `frame` it is scaled.
+
+    resize: "fit" scales all of the image into the middle of the frame, as large as it fits; "fill" scales as much of
+    the image's middle as fills the frame; "stretch" scales all of the image to the whole frame; "none" accepts only
+    images of the frame's size. Raises UserError for an image of another size with "none".
+    """
+    (w, h), (width, height) = size, frame
+    whole_image, whole_frame = (0, 0, w, h), (0, 0, width, height)
+    if resize == "none" and size != frame:
+        raise UserError(f"resize none: got {w} × {h} pixels, expected {width} × {height}")
+    if resize == "fit":
+        scale = min(width / w, height / h)
+        return whole_image, centered((max(1, round(w * scale)), max(1, round(h * scale))), frame)
+    if resize == "fill":
+        scale = min(w / width, h / height)
+        return centered((max(1, round(width * scale)), max(1, round(height * scale))), size), whole_frame
+    return whole_image, whole_frame
+
+
+def centered(size: Size, frame: Size) -> Box:
+    """Return the box of `size` in the middle of `frame`."""
+    left, top = (frame[0] - size[0]) // 2, (frame[1] - size[1]) // 2
+    return left, top, left + size[0], top + size[1]
+
+
+def moved(image: Image.Image, used: Box, place: Box, canvas: Image.Image) -> Image.Image:
+    """Return `canvas`, of the mode of `image`, with the part `used` of `image` scaled to the box `place` in it."""
+    # Cropped first: resize's own `box` lets the filter see what lies around it.
+    part = image if used == (0, 0, *image.size) else image.crop(used)
+    scaled = part.resize((place[2] - place[0], place[3] - place[1]), Image.Resampling.LANCZOS)
+    canvas.paste(scaled, place[:2])
+    return canvas
+
+
+def framed(image: Image.Image, frame: Size, resize: str = "fit", background: str = "black") -> Image.Image:
+    """Return an image fitted to the size `frame` as `boxes` says. Raises UserError as `boxes` does."""
+    used, place = boxes(image.size, frame, resize)
+    return moved(image, used, place, Image.new(image.mode, frame, background))
+
+
+def restored(image: Image.Image, original: Image.Image, resize: str = "fit") -> Image.Image:
+    """Invert `framed`: return an image made from the frame in the place that the original had in it.
+
+    What "fill" had cut off the original stays around it.
+    """
+    used, place = boxes(original.size, image.size, resize)
+    return moved(image, place, used, original.copy())
