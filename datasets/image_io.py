@@ -23,7 +23,7 @@ from flowferry.datasets.deep_images import (
 )
 from flowferry.datasets.file_repair import PNG_SIGNATURE, essential_png, jpeg_endings
 from flowferry.datasets.framing import Size, framed
-from flowferry.datasets.large_images import FORMATS, turn
+from flowferry.datasets.large_images import FORMATS, in_turn
 from flowferry.datasets.pixels import to_images
 
 AS_USUAL = ReadConfig()
@@ -88,13 +88,8 @@ def decode(data: bytes, channels: int, reading: ReadConfig, frame: Size | None =
         data, profile, damaged = essential_png(data) if data.startswith(PNG_SIGNATURE) else (data, None, False)
         if damaged and reading.strict:
             raise ValueError("a chunk beside the image is damaged")
-        with turn(data, reading.max_pixels):
-            loaded = load(data, reading)
-            image = to_srgb(upright(loaded.image, loaded.orientation), profile or loaded.profile)
-            image = in_mode(composited(image, reading.background), "L" if channels == 1 else "RGB")
-            notes = loaded.notes + ["damaged chunk"] * damaged + ["one color"] * is_one_color(image)
-            shown = image if frame is None else framed(image, frame, reading.resize, reading.background)
-            return Decoded(shown, image.size, notes)
+        decoded = in_turn(data, reading.max_pixels, lambda: decode_now(data, profile, channels, reading, frame))
+        return decoded._replace(notes=decoded.notes + ["damaged chunk"] * damaged)
     except UserError:  # of an image that does not fit the frame
         raise
     except UnidentifiedImageError as error:
@@ -103,6 +98,18 @@ def decode(data: bytes, channels: int, reading: ReadConfig, frame: Size | None =
     except Exception as error:  # Pillow's plugins raise all sorts of errors on broken files
         kind = "" if isinstance(error, ValueError | OSError) else f"{type(error).__name__}: "
         raise UserError(f"not a readable image ({kind}{error})") from error
+
+
+def decode_now(data: bytes, profile: bytes | None, channels: int, reading: ReadConfig, frame: Size | None) -> Decoded:
+    """Decode an image file as `decode` says, in this thread. Raises any error where that is not possible.
+
+    profile: the ICC profile of a PNG file, of which `data` holds the image alone.
+    """
+    loaded = load(data, reading)
+    image = to_srgb(upright(loaded.image, loaded.orientation), profile or loaded.profile)
+    image = in_mode(composited(image, reading.background), "L" if channels == 1 else "RGB")
+    shown = image if frame is None else framed(image, frame, reading.resize, reading.background)
+    return Decoded(shown, image.size, loaded.notes + ["one color"] * is_one_color(image))
 
 
 def load(data: bytes, reading: ReadConfig) -> Loaded:
@@ -125,23 +132,22 @@ def load(data: bytes, reading: ReadConfig) -> Loaded:
 
 def load_with_pillow(data: bytes, reading: ReadConfig) -> Loaded:
     """Return the first frame of a file as Pillow reads it, a deep one scaled to 8 bits."""
-    with Image.open(BytesIO(data), formats=FORMATS) as file:
-        image: Image.Image = file
-        notes = ["several frames"] * bool(getattr(file, "is_animated", False))
-        profile = file.info.get("icc_profile")
-        try:
-            file.load()
-        except OSError:
-            if file.format != "JPEG" or reading.strict or (endings := jpeg_endings(data)) is None:
-                raise
-            image, notes = whole_jpeg(*endings), [*notes, "no end"]
-        turned = orientation(image)
-        if image.mode.startswith(("I", "F")):
-            deep_image, told = eight_bit(deep_from_pillow(image), reading)
-            return Loaded(deep_image, notes + told, turned, profile)
-        if image.format in NEVER_ALL_CLEAR and image.mode == "RGBA" and image.getchannel("A").getextrema() == (0, 0):
-            return Loaded(image.convert("RGB"), notes, turned, profile)
-        return Loaded(image.copy(), notes, turned, profile)
+    image: Image.Image = Image.open(BytesIO(data), formats=FORMATS)
+    kind, profile = image.format, image.info.get("icc_profile")
+    notes = ["several frames"] * bool(getattr(image, "is_animated", False))
+    try:
+        image.load()
+    except OSError:
+        if kind != "JPEG" or reading.strict or (endings := jpeg_endings(data)) is None:
+            raise
+        image, notes = whole_jpeg(*endings), [*notes, "no end"]
+    turned = orientation(image)
+    if image.mode.startswith(("I", "F")):
+        image, told = eight_bit(deep_from_pillow(image), reading)
+        notes += told
+    elif kind in NEVER_ALL_CLEAR and image.mode == "RGBA" and image.getchannel("A").getextrema() == (0, 0):
+        image = image.convert("RGB")
+    return Loaded(image, notes, turned, profile)
 
 
 def whole_jpeg(one_way: bytes, another: bytes) -> Image.Image:
