@@ -149,6 +149,10 @@ class ImageFolderConfig(SamplerComponent):
     kind: Literal["image-folder"] = field(default="image-folder", init=False)
     root: str = ""
     """The folder."""
+    classes: tuple[str, ...] = ()
+    """Names of the sub-folders in the order of their labels; none: alphabetical, but numbers by their value."""
+    follow_links: bool = False
+    """Follow symbolic links to folders, and to files outside the folder, too; otherwise they are passed over."""
     resize: Literal["fit", "fill", "stretch", "none"] = "fit"
     """How to bring an image to the pipeline's size: fit all of it inside a border, fill with its middle, stretch it,
     or none: accept only that size."""

@@ -11,9 +11,9 @@ from PIL import Image, ImageColor, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from flowferry.configs.validation import UserError
+from flowferry.datasets.image_formats import FORMATS
 from flowferry.datasets.pixels import to_images
 
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")  # not those that start other programs, as EPS does
 MAX_PIXELS = Image.MAX_IMAGE_PIXELS or 2**26  # a larger image is an error here; Pillow itself only warns
 
 Size = tuple[int, int]
@@ -22,7 +22,6 @@ Box = tuple[int, int, int, int]
 """(left, upper, right, lower) in pixels"""
 
 warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
-Image.init()  # otherwise Pillow loads its formats when they are needed, which is not safe in several threads
 
 
 class Decoded(NamedTuple):
