@@ -15,10 +15,9 @@ from flowferry.configs.schema import Config, SolverConfig, TrainConfig
 from flowferry.configs.validation import UserError
 
 RUN = Path("runs/it")
-FOLDERS = replace(
-    PIPELINES["folders"], source=ImageFolderConfig(classes=("a",)), target=ImageFolderConfig(classes=("b",))
-)
-NAMES = dict(leaves(FOLDERS.to_dict()))
+FOLDERS = PIPELINES["folders"]
+NAMED = replace(FOLDERS, source=ImageFolderConfig(classes=("a",)), target=ImageFolderConfig(classes=("b",)))
+NAMES = dict(leaves(NAMED.to_dict()))
 MAY_CHANGE = set(
     """
     name summary source.cache_mb target.cache_mb

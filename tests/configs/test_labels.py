@@ -54,7 +54,5 @@ def test_what_is_no_class_is_refused_with_the_names(text: str) -> None:
 
 def test_a_pipeline_without_classes_is_asked_for_none() -> None:
     config = replace(ANIMALS, num_classes=0)
-    with pytest.raises(
-        UserError, match=r"^--labels: got 'cat', expected none, because noise2mnist-cfg has no classes$"
-    ):
+    with pytest.raises(UserError, match=r"got 'cat', expected none, because noise2mnist-cfg has no classes$"):
         parse_labels("cat", config)
