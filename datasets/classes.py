@@ -36,11 +36,11 @@ def name_classes(config: Config, before: Config | None, tell: Callable[[str], No
         asked = checked_classes(folder, names) if folder.classes else known_order(config, before, what, names)
         config = replace(config, **{what: replace(folder, classes=asked)})  # type: ignore[arg-type]
     check_same_classes(config)
-    named = {what: folder.classes for what, folder in folders_of(config).items() if folder.classes}
-    if len(set(named.values())) == 1:
-        named = {"the folders": next(iter(named.values()))}
+    named = {f" of the {what}": folder.classes for what, folder in folders_of(config).items() if folder.classes}
+    if len(named) == 2 and len(set(named.values())) == 1:
+        named = {"": named.popitem()[1]}
     for what, classes in named.items():
-        tell(f"label → folder of {what}: {numbered(classes)}")
+        tell(f"label → folder{what}: {numbered(classes)}")
     return config
 
 

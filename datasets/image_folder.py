@@ -138,9 +138,7 @@ def pair_names(config: ImageFolderConfig) -> set[str]:
     for name in list_images(config).values():
         if (first := seen.setdefault(pair_name(name), name)) != name:
             both = f"{with_code_points(first)} and {with_code_points(name)}"
-            raise UserError(
-                f"coupling given: got {both} in {config.root}, expected one image of each name to be paired"
-            )
+            raise UserError(f"coupling given: got {both} in {config.root}, expected one image of each name")
     return set(seen)
 
 
