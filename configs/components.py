@@ -150,6 +150,10 @@ class ImageFolderConfig(ReadConfig, SamplerComponent):
     kind: Literal["image-folder"] = field(default="image-folder", init=False)
     root: str = ""
     """The folder."""
+    classes: tuple[str, ...] = ()
+    """Names of the sub-folders in the order of their labels; none: alphabetical, but numbers by their value."""
+    follow_links: bool = False
+    """Follow symbolic links to folders, and to files outside the folder, too; otherwise they are passed over."""
     cache_mb: Annotated[int, Range(0)] = 2048
     """Keep decoded images in memory up to this many MB; beyond it, worker processes decode them again each epoch."""
     augment: AugmentConfig = field(default_factory=AugmentConfig)

@@ -2,11 +2,13 @@
 
 import shlex
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from flowferry.configs.labels import folders_of
 from flowferry.configs.locations import RUNS
+from flowferry.configs.names import natural_order
 from flowferry.configs.presets import PIPELINES
 from flowferry.configs.schema import COMPONENTS, Config
 from flowferry.configs.validation import UserError
@@ -25,6 +27,9 @@ may change too."""
 def refuse_changes(before: Config, now: Config, folder: Path) -> None:
     """Raise UserError if `now` is another training than `before`, the one that was started in `folder`."""
     old, new = (dict(leaves(config.to_dict())) for config in (before, now))
+    for name in ("source.classes", "target.classes"):  # runs up to version 0.2 kept no names, in alphabetical order
+        if name in new and not old.get(name):
+            old[name] = tuple(sorted(new[name]))
     changed = [
         f"{name} (got {new.get(name)}, started with {old.get(name)})"
         for name in dict.fromkeys([*old, *new])
@@ -46,6 +51,7 @@ def leaves(data: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
 def training_command(config: Config, folder: Path) -> str:
     """Return the `accelerate launch launch.py` command that trains `config` in `folder`."""
     preset = PIPELINES.get(config.name)
+    config = without_natural_classes(config)
     words = ["accelerate", "launch", "launch.py", "--pipeline", config.name if preset else str(folder)]
     if preset:
         before, after = preset.to_dict(), config.to_dict()
@@ -57,6 +63,12 @@ def training_command(config: Config, folder: Path) -> str:
     if folder.resolve() != (RUNS / config.name).resolve():
         words += ["--output-dir", str(folder)]
     return shlex.join(words)
+
+
+def without_natural_classes(config: Config) -> Config:
+    """Return `config` without names of classes that a new run would give them in the same order."""
+    natural = {what: side for what, side in folders_of(config).items() if side.classes == natural_order(side.classes)}
+    return replace(config, **{what: replace(side, classes=()) for what, side in natural.items()})  # type: ignore[arg-type]
 
 
 def changed_options(before: dict[str, Any], after: dict[str, Any], prefix: str = "") -> list[str]:

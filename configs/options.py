@@ -69,7 +69,8 @@ class SampleOptions(UseOptions):
     count: Annotated[int | None, Range(1)] = None
     """How many images; None: 64, or per-label for each of the labels."""
     labels: str | None = None
-    """Classes to ask for, such as 7 or 0-9 or 1,3,5; None: all of them in turn, or those the pipeline infers itself."""
+    """Classes to ask for, such as 7 or 0-9 or 1,3,5, or by the names of their folders: cat,dog (a folder called 3 is
+    asked for by that name, not by its number); None: all of them in turn, or those the pipeline infers itself."""
     per_label: Annotated[int | None, Range(1)] = None
     """Images of each label; None: 4, or as many as --count gives to each."""
     seed: int = 0
@@ -86,6 +87,8 @@ class TranslateOptions(UseOptions):
     """An image file or a folder of them."""
     output: Path
     """A PNG file for a file; a folder for a folder, where each translation keeps its relative path, as PNG."""
+    follow_links: bool = False
+    """Follow symbolic links to folders, and to files outside the folder, too; otherwise they are passed over."""
     batch_size: Annotated[int, Range(1)] = 256
     """Images held in memory at a time; the result for an image does not depend on it."""
     resize: Literal["fit", "fill", "stretch", "none"] | None = None
@@ -109,8 +112,9 @@ class TranslateOptions(UseOptions):
     """Keep the input's ending in the result's name: a.jpg becomes a.jpg.png, not a.png."""
     overwrite: bool = False
     """Translate everything again; otherwise what the manifest of the output folder lists is not done twice."""
-    labels: int | None = None
-    """The class to ask for, for class-conditioned pipelines; None: none, or the one the pipeline infers itself."""
+    labels: str | None = None
+    """The class to ask for, for class-conditioned pipelines, by its number or the name of its folder, which goes first;
+    None: none, or the one the pipeline infers itself."""
     reverse: bool = False
     """Translate from target back to source."""
     sheet: bool = False

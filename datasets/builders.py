@@ -13,6 +13,7 @@ from flowferry.configs.components import AugmentConfig, ImageFolderConfig, Sampl
 from flowferry.configs.schema import Config
 from flowferry.configs.validation import UserError
 from flowferry.datasets.base import Labeled, Sampler
+from flowferry.datasets.classes import check_same_classes
 from flowferry.datasets.downloads import DOWNLOADS, Download, downloaded
 from flowferry.datasets.image_folder import common_stems, image_folder
 from flowferry.datasets.in_memory import InMemory
@@ -116,6 +117,7 @@ def build_samplers(config: Config, *, data_root: Path, split: Split, device: tor
 
     Raises UserError as `build_sampler` does, and where the two do not go together.
     """
+    check_same_classes(config)
     only = paired_stems(config) if config.is_paired else None
     where: Any = {"data_root": data_root, "split": split, "device": device, "only": only}
     target = build_sampler(config.target, config.shape, **where)

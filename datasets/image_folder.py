@@ -1,14 +1,16 @@
 """Samplers of image folders: images are kept as uint8 if they fit in memory, otherwise decoded when needed."""
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Collection
 from pathlib import Path
 
 import torch
 
 from flowferry.configs.components import ImageFolderConfig
+from flowferry.configs.names import one_line, same_form, with_code_points
 from flowferry.configs.validation import UserError
 from flowferry.datasets.base import Sampler
-from flowferry.datasets.file_tree import Tree
+from flowferry.datasets.file_tree import Tree, stem_of
 from flowferry.datasets.image_io import check_background
 from flowferry.datasets.in_memory import InMemory
 from flowferry.datasets.rng import derive_seed
@@ -26,62 +28,127 @@ def image_folder(
 ) -> Sampler:
     """Return a sampler of the images of a folder and its sub-folders, of `shape` (C, H, W), C = 1 or 3.
 
-    The sub-folders at the first level are the classes, in alphabetical order, if every image lies in one; otherwise the
-    images are unlabeled.
+    The sub-folders at the first level are the classes, as `checked_classes` orders them, if every image lies in one;
+    otherwise the images are unlabeled.
 
-    split: "train", or "test" for the tenth of the images, at least one, that is held out; it is chosen by the stems
-    (relative paths without endings) alone, and a single image is in both. only: the stems to keep; None: all.
+    split: "train", or "test" for the tenth of the stems (relative paths without endings), at least one, whose images
+    are held out; only the stems decide which, and the images of a single stem are in both. only: the stems to keep,
+    of `pair_name`; None: all.
 
-    Raises UserError for a bad folder, shape or background, where there are no images, and where some cannot be read;
-    a `Streamed` sampler finds those only when it draws them.
+    Raises UserError for a bad folder, shape or background, where there are no images, where the classes are not those
+    that the configuration names, and where some images cannot be read; a `Streamed` sampler finds those only when it
+    draws them.
     """
     if len(shape) != 3 or shape[0] not in (1, 3):
         raise UserError(f"image-folder: got the shape {shape}, expected (1 or 3, height, width)")
     check_background(config.background)
-    names = list_images(config)
-    classes = class_names(names)
-    chosen = [stem for stem in names if only is None or stem in only]
-    held_out = set(sorted(chosen, key=lambda stem: derive_seed("held out", stem))[: max(1, len(chosen) // HELD_OUT)])
-    stems = [stem for stem in chosen if len(chosen) == 1 or (stem in held_out) == (split == "test")]
-    if not stems:
-        raise UserError(f"image-folder: got no images to {split} on in {config.root}, expected at least one")
-    labels = torch.tensor([classes.index(stem.split("/")[0]) for stem in stems]) if classes else None
+    names: Collection[str] = list_images(config).values()
+    stem = stem_of if only is None else pair_name
+    if only is not None:  # in an order that both folders have, however each of them writes its names
+        names = sorted((name for name in names if pair_name(name) in only), key=pair_name)
+    classes = checked_classes(config, names)
+    stems = list(dict.fromkeys(map(stem, names)))
+    held_out = set(sorted(stems, key=lambda one: derive_seed("held out", one))[: max(1, len(stems) // HELD_OUT)])
+    chosen = [name for name in names if len(stems) == 1 or (stem(name) in held_out) == (split == "test")]
+    labels = torch.tensor([classes.index(class_of(name)) for name in chosen]) if classes else None
     channels, height, width = shape
-    files = ImageFiles(config, [names[stem] for stem in stems], (channels, height, width))
-    if len(stems) * channels * height * width <= config.cache_mb * 2**20:
+    files = ImageFiles(config, chosen, (channels, height, width))
+    if len(chosen) * channels * height * width <= config.cache_mb * 2**20:
         return InMemory(load_all(files), labels, num_classes=len(classes), device=device)
     return Streamed(files, labels, num_classes=len(classes), device=device)
 
 
 def list_images(config: ImageFolderConfig) -> dict[str, str]:
-    """Return the relative path of each image by its stem (the path without its ending), sorted by stem.
+    """Return the relative path of each image, sorted, by its stem, or by the path itself where others have its stem.
 
-    Raises UserError where the folder, or one inside it, cannot be listed, or where two images have the same stem.
+    Raises UserError where there are no images, and where the folder, or one inside it, cannot be listed.
     """
+    return list_folder(config)[0]
+
+
+def list_folder(config: ImageFolderConfig) -> tuple[dict[str, str], str]:
+    """Return what `list_images` does, and a text saying what was passed over, empty for nothing."""
     if not config.root:
         raise UserError("image-folder: got no folder, expected --source.root FOLDER or --target.root FOLDER")
     if not Path(config.root).is_dir():
         raise UserError(f"image-folder: got {config.root}, which is not a folder, expected a folder of images")
-    names: dict[str, str] = {}
-    for item in Tree(Path(config.root)).walk():
+    tree, names = Tree(Path(config.root), follow_links=config.follow_links), []
+    for item in tree.walk():
         if item.problem:
             raise UserError(f"{config.root}: {item.name}: {item.problem}")
-        names[item.output.removesuffix(".png")] = item.name
-    return dict(sorted(names.items()))
+        names.append(item.name)
+    skipped = tree.describe_skipped("--source.follow-links or --target.follow-links")
+    if not names:
+        told = skipped or "it is empty"
+        raise UserError(f"image-folder: got no images in {config.root} ({told}), expected at least one")
+    count = Counter(map(stem_of, names))
+    names.sort(key=lambda name: (stem_of(name), name))
+    return {(stem if count[stem := stem_of(name)] == 1 else name): name for name in names}, skipped
 
 
-def class_names(stems: Iterable[str]) -> list[str]:
-    """Return the names of the sub-folders at the first level, sorted, if every image lies in one; otherwise none."""
-    parts = [stem.split("/") for stem in stems]
-    return sorted({folder for folder, *_ in parts}) if all(len(part) > 1 for part in parts) else []
+# --- classes --------------------------------------------------------------------------------------------
+
+
+def class_of(name: str) -> str:
+    """Return the name of the class of the image at a relative path: the first folder in it."""
+    return same_form(name.split("/")[0])
+
+
+def class_names(names: Collection[str]) -> set[str]:
+    """Return the names of the sub-folders at the first level, if every image lies in one; otherwise none.
+
+    names: relative paths. Raises UserError where two sub-folders have the same name but for how it is encoded.
+    """
+    if not all("/" in name for name in names):
+        return set()
+    folders = {name.split("/")[0] for name in names}
+    for name, count in Counter(map(same_form, folders)).items():
+        if count > 1:
+            alike = [ascii(folder) for folder in sorted(folders) if same_form(folder) == name]
+            raise UserError(
+                f"image-folder: got {' and '.join(alike)}, which are the same name, expected one sub-folder"
+            )
+    return {same_form(folder) for folder in folders}
+
+
+def checked_classes(config: ImageFolderConfig, names: Collection[str]) -> tuple[str, ...]:
+    """Return the names of the classes in the order of their labels; none for unlabeled images.
+
+    The order is that of `config.classes`, or alphabetical without them, as all runs had it before they kept the names.
+    Raises UserError where `config.classes` are not the names of the sub-folders.
+    """
+    found, named = class_names(names), tuple(map(same_form, config.classes))
+    if named and (set(named) != found or len(named) != len(found)):
+        got = one_line(sorted(found)) or "images that lie in no sub-folder"
+        raise UserError(f"image-folder: got the classes {got} in {config.root}, expected {one_line(named)}")
+    return named or tuple(sorted(found))
+
+
+# --- pairs ----------------------------------------------------------------------------------------------
+
+
+def pair_name(name: str) -> str:
+    """Return what the image at a relative path has in common with its partner: its stem, however it is encoded."""
+    return same_form(stem_of(name))
+
+
+def pair_names(config: ImageFolderConfig) -> set[str]:
+    """Return the `pair_name` of each image. Raises UserError where two images have the same."""
+    seen: dict[str, str] = {}
+    for name in list_images(config).values():
+        if (first := seen.setdefault(pair_name(name), name)) != name:
+            both = f"{with_code_points(first)} and {with_code_points(name)}"
+            raise UserError(f"coupling given: got {both} in {config.root}, expected one image of each name")
+    return set(seen)
 
 
 def common_stems(source: ImageFolderConfig, target: ImageFolderConfig, *, allow_unmatched: bool) -> frozenset[str]:
-    """Return the stems that the images of both folders have.
+    """Return the stems, as `pair_name` gives them, that the images of both folders have.
 
-    Raises UserError where there are none, or, unless `allow_unmatched`, naming images without a partner.
+    Raises UserError where there are none, where two images of a folder have the same, or, unless `allow_unmatched`,
+    naming images without a partner.
     """
-    stems = [list_images(config).keys() for config in (source, target)]
+    stems = [pair_names(config) for config in (source, target)]
     both = stems[0] & stems[1]
     alone = [
         f"{len(own - both)} only in {c.root} ({shortened(own - both)})"
@@ -98,4 +165,4 @@ def common_stems(source: ImageFolderConfig, target: ImageFolderConfig, *, allow_
 
 def shortened(stems: set[str]) -> str:
     """Return the first few stems in alphabetical order, as text."""
-    return ", ".join(sorted(stems)[:MAX_LISTED]) + (", …" if len(stems) > MAX_LISTED else "")
+    return ", ".join(map(with_code_points, sorted(stems)[:MAX_LISTED])) + (", …" if len(stems) > MAX_LISTED else "")

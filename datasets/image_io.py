@@ -23,7 +23,8 @@ from flowferry.datasets.deep_images import (
 )
 from flowferry.datasets.file_repair import PNG_SIGNATURE, essential_png, jpeg_endings
 from flowferry.datasets.framing import Size, framed
-from flowferry.datasets.large_images import FORMATS, in_turn
+from flowferry.datasets.image_formats import FORMATS
+from flowferry.datasets.large_images import in_turn
 from flowferry.datasets.pixels import to_images
 
 AS_USUAL = ReadConfig()
@@ -49,8 +50,6 @@ UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 """By EXIF orientation."""
-
-Image.init()  # otherwise Pillow loads its formats when they are needed, which is not safe in several threads
 
 
 class Decoded(NamedTuple):

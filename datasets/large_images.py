@@ -10,8 +10,8 @@ from typing import TypeVar
 from PIL import Image, UnidentifiedImageError
 
 from flowferry.datasets.deep_images import TIFF_SIGNATURES, tiff_size
+from flowferry.datasets.image_formats import FORMATS
 
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")  # not those that start other programs, as EPS does
 LARGE = 2**24  # pixels
 
 T = TypeVar("T")

@@ -10,6 +10,7 @@ from flowferry.datasets.base import Sampler
 from flowferry.datasets.builders import build_samplers
 from flowferry.datasets.couplings import Pairing, independent
 from flowferry.pipelines.training.batches import couple
+from flowferry.pipelines.training.class_names import with_class_names
 from flowferry.pipelines.visualization.grids import caption, sheet
 
 log = logging.getLogger("flowferry")
@@ -23,6 +24,7 @@ def run(config: Config, folder: Path, *, data_root: Path) -> int:
 
     A pool is the batches that are coupled at once. Returns the exit code.
     """
+    config = with_class_names(config, folder, log.info)
     source, target = build_samplers(config, data_root=data_root, split="train", device=torch.device("cpu"))
     count = config.coupling_batches * config.train.batch_size
     pairing = couple(config.coupling, source, target, count, config.seed, 0)

@@ -6,6 +6,7 @@ import re
 import numpy as np
 import torch
 
+from flowferry.configs.labels import parse_labels
 from flowferry.configs.options import SampleOptions
 from flowferry.configs.schema import Config
 from flowferry.configs.validation import UserError
@@ -60,25 +61,10 @@ def run(options: SampleOptions) -> int:
 
 def asked_labels(options: SampleOptions, config: Config) -> torch.Tensor | None:
     """Return labels int64 [count]: `--count` of them in turn, or `--per-label` of each; None for no labels."""
-    if options.labels is not None and not config.num_classes:
-        raise UserError(f"--labels: got {options.labels!r}, expected none, because {options.pipeline} has no classes")
     if options.labels is None and not config.asked_classes:
         return None
     if options.count and options.per_label:
         raise UserError(f"--per-label: got {options.per_label} beside --count {options.count}, expected one of the two")
-    every = list(range(config.num_classes))
-    asked = torch.tensor(every if options.labels is None else parse_labels(options.labels, config.num_classes))
+    asked = torch.tensor(range(config.num_classes) if options.labels is None else parse_labels(options.labels, config))
     count = options.count or len(asked) * (options.per_label or PER_CLASS)
     return asked.repeat(-(-count // len(asked)))[:count]
-
-
-def parse_labels(text: str, num_classes: int) -> list[int]:
-    """Return the numbers of "0-9", "7" or "1,3,5-7", each in 0 … num_classes − 1. Raises UserError for others."""
-    try:
-        ends = [tuple(map(int, part.split("-"))) for part in text.split(",")]
-    except ValueError:
-        ends = []
-    labels = [label for end in ends if max(end) < num_classes for label in range(end[0], end[-1] + 1)]
-    if not labels or any(max(end) >= num_classes or len(end) > 2 for end in ends):
-        raise UserError(f"--labels: got {text!r}, expected numbers from 0 to {num_classes - 1} such as 7, 0-9 or 1,3,5")
-    return labels

@@ -20,6 +20,7 @@ from flowferry.pipelines.evaluation.classifier import label_classifier_of
 from flowferry.pipelines.pipeline import Pipeline
 from flowferry.pipelines.storage import checkpoint, weights
 from flowferry.pipelines.training.batches import steps_per_epoch
+from flowferry.pipelines.training.class_names import with_class_names
 from flowferry.pipelines.training.distributed import Processes
 from flowferry.pipelines.training.logger import RunLogger, last_evaluated, open_logger, progress_bar, show_progress
 from flowferry.pipelines.training.nonfinite import Metrics, NonFinite, check_finite
@@ -53,8 +54,8 @@ class Trainer:
     """
 
     def __init__(self, config: Config, folder: Path, *, data_root: Path) -> None:
-        self.config, self.folder, self.data_root = config, folder, data_root
-        self.processes = Processes(config.train)
+        self.folder, self.data_root, self.processes = folder, data_root, Processes(config.train)
+        self.config = config = with_class_names(config, folder, self.processes.log_main)
         device = self.processes.accelerator.device
         load = partial(build_samplers, config, data_root=data_root, device=device)
         source, target = self.processes.main_first(partial(load, split="train"))

@@ -18,9 +18,12 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from flowferry.configs.images import ReadConfig
+from flowferry.configs.labels import parse_labels
 from flowferry.configs.options import TranslateOptions
+from flowferry.configs.schema import Config
 from flowferry.configs.validation import UserError
-from flowferry.datasets.file_tree import IMAGE_ENDINGS, Item, Tree
+from flowferry.datasets.file_tree import Item, OutputTree, Tree
+from flowferry.datasets.image_formats import ENDINGS
 from flowferry.datasets.image_io import NOTES, check_background
 from flowferry.datasets.rng import derive_seed
 from flowferry.pipelines.hardware import use_cores
@@ -56,7 +59,7 @@ def run(options: TranslateOptions) -> int:
     translator = Translator(
         pipeline=pipeline,
         reading=reading(pipeline, options),
-        label=options.labels,
+        label=asked_label(pipeline.config, options),
         reverse=options.reverse,
         restore_size=options.restore_size,
     )
@@ -77,7 +80,15 @@ def check(pipeline: Pipeline, options: TranslateOptions) -> None:
             f"translate: got {config.name}, which starts from noise, expected images; use `sample`, or --reverse"
         )
     pipeline.check_direction(reverse=options.reverse)
-    pipeline.check_labels(None if options.labels is None else torch.tensor([options.labels]), 1)
+    asked_label(config, options)
+
+
+def asked_label(config: Config, options: TranslateOptions) -> int | None:
+    """Return the label of the class that the options ask for; None for none. Raises UserError for anything else."""
+    labels = [None] if options.labels is None else parse_labels(options.labels, config)
+    if len(labels) != 1:
+        raise UserError(f"--labels: got {options.labels!r}, expected one class for all images")
+    return labels[0]
 
 
 def reading(pipeline: Pipeline, options: TranslateOptions) -> ReadConfig:
@@ -97,7 +108,7 @@ def settings(translator: Translator, options: TranslateOptions, folder: Path) ->
         "solver": solver.name,
         "steps": solver.num_steps,
         "guidance": solver.guidance,
-        "labels": options.labels,
+        "labels": translator.label,
         "reverse": options.reverse,
         "resize": translator.reading.resize,
         "restore_size": options.restore_size,
@@ -142,7 +153,13 @@ def whole_tree(translator: Translator, options: TranslateOptions, state: Partial
     asked = {"sheet.png": options.sheet, "path.gif": options.gif, "index.html": options.html}
     shown = [name for name, wanted in asked.items() if wanted]
     reserved = {MANIFEST, FAILURES, WORK, *shown}
-    tree = Tree(options.input, leave_out=options.output, keep_ending=options.suffix, reserved=reserved)
+    tree = OutputTree(
+        options.input,
+        leave_out=options.output,
+        follow_links=options.follow_links,
+        keep_ending=options.suffix,
+        reserved=reserved,
+    )
     total = survey(tree, options, state)
     manifest = Manifest(options.output, header, rank=state.process_index)
     if state.is_main_process:
@@ -172,9 +189,8 @@ def summarize(counts: Counter[str], pipeline: Pipeline, tree: Tree, output: Path
     parts = [f"{counts['translated']:,} translated{speed}, NFE {pipeline.nfe}"]
     parts += [f"{counts[status]:,} {status}" for status in ("already there", "failed") if counts[status]]
     log.info("%s: %s", output, "; ".join(parts))
-    if tree.skipped:
-        skipped = ", ".join(f"{number:,} {what}{'s' * (number > 1)}" for what, number in sorted(tree.skipped.items()))
-        log.info("skipped: %s", skipped)
+    if skipped := tree.describe_skipped("--follow-links"):
+        log.info("%s", skipped)
     for note in sorted(NOTES.keys() & counts.keys()):
         log.info("%s had %s", f"{counts[note]:,}", NOTES[note])
     if counts["failed"]:
@@ -194,7 +210,8 @@ def survey(tree: Tree, options: TranslateOptions, state: PartialState) -> int:
         total += 1
         mine += is_mine(item, state)
     if not total:
-        raise UserError(f"--input: got no images in {tree.root}, expected the endings {', '.join(IMAGE_ENDINGS)}")
+        skipped = tree.describe_skipped("--follow-links") or "it is empty"
+        raise UserError(f"--input: got no images in {tree.root} ({skipped}), expected the endings {', '.join(ENDINGS)}")
     return mine
 
 

@@ -34,6 +34,9 @@ RENAMED_KINDS = {
     "drawn-colours": "synthetic-colors",
 }
 
+ADDED = {"image-folder": {"classes": [], "follow_links": False}}
+"""Options that a kind of source or target has since, as they were without a choice."""
+
 
 def leaves(data: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Yield ("train.lr", 0.001) and so on, as JSON would have the values."""
@@ -60,6 +63,8 @@ def in_new_names(old: dict[str, Any]) -> dict[str, Any]:
         for name, value in leaves(old)
         if name != "summary"
     }
+    for side in ("source", "target"):
+        told |= {f"{side}.{name}": value for name, value in ADDED.get(told[f"{side}.kind"], {}).items()}
     return told | {"objective": "one-step", "path": "linear"} if in_one_step else told | {"objective": "flow"}
 
 

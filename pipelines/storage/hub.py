@@ -9,7 +9,9 @@ from huggingface_hub import HfApi, ModelCard, ModelCardData, snapshot_download
 from huggingface_hub.errors import HFValidationError
 
 from flowferry.configs.diff import training_command
+from flowferry.configs.labels import class_names_of
 from flowferry.configs.locations import HUB_NAME, RUNS, trained_folder
+from flowferry.configs.names import numbered
 from flowferry.configs.presets import PIPELINES
 from flowferry.configs.schema import Config
 from flowferry.configs.validation import UserError
@@ -87,7 +89,7 @@ def card(config: Config, results: Mapping[str, float | str], name: str) -> str:
         pipeline_tag="unconditional-image-generation" if noise else "image-to-image",
         tags=["flow-matching" if config.prediction == "velocity" else "diffusion", config.name],
     )
-    asked = ", labels=torch.arange(16) % 10" if labeled else ""
+    asked = f", labels=torch.arange(16) % {config.num_classes}" if labeled else ""
     images = f"torch.rand(16, {', '.join(map(str, config.shape))}) * 2 - 1"  # in place of the reader's own images
     call = f"pipe.sample(16{asked})" if noise else f"pipe.translate({images})"
     train, solver = config.train, config.solver
@@ -97,6 +99,7 @@ def card(config: Config, results: Mapping[str, float | str], name: str) -> str:
     guided = f", guidance {solver.guidance:g}" if config.num_classes else ""
     facts = {
         "data": SYNTHETIC if config.is_synthetic else f"{config.source.kind} → {config.target.kind}",
+        **({"classes": numbered(names).replace("|", "\\|")} if (names := class_names_of(config)) else {}),
         "network": f"{config.model.kind}, predicts the {config.prediction}",
         "objective, path, coupling": f"{config.objective}, {config.path}, {config.coupling}",
         "sampling": f"{solver.name}, {solver.num_steps} steps{guided}",

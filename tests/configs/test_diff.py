@@ -16,7 +16,8 @@ from flowferry.configs.validation import UserError
 
 RUN = Path("runs/it")
 FOLDERS = PIPELINES["folders"]
-NAMES = dict(leaves(FOLDERS.to_dict()))
+NAMED = replace(FOLDERS, source=ImageFolderConfig(classes=("a",)), target=ImageFolderConfig(classes=("b",)))
+NAMES = dict(leaves(NAMED.to_dict()))
 MAY_CHANGE = set(
     """
     name summary source.cache_mb target.cache_mb
@@ -65,13 +66,13 @@ def test_leaves_are_the_options_by_their_names():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_only_what_does_not_change_the_training_may_change(name):
-    now = changed(FOLDERS, name)
+    now = changed(NAMED, name)
     if name in MAY_CHANGE:
-        refuse_changes(FOLDERS, now, RUN)
+        refuse_changes(NAMED, now, RUN)
         return
     old, new = NAMES[name], another(NAMES[name])
     with pytest.raises(UserError) as told:
-        refuse_changes(FOLDERS, now, RUN)
+        refuse_changes(NAMED, now, RUN)
     assert str(told.value) == (
         f"runs/it holds another run: {name} (got {new}, started with {old}); expected the same, or another --output-dir"
     )
@@ -81,6 +82,22 @@ def test_the_same_training_is_accepted():
     for config in PIPELINES.values():
         refuse_changes(config, replace(config), RUN)
         refuse_changes(config, replace(config, solver=SolverConfig(num_steps=3), summary="other words"), RUN)
+
+
+def ordered(*classes):
+    return replace(FOLDERS, target=ImageFolderConfig(classes=classes))
+
+
+def test_a_run_that_kept_no_names_of_its_classes_had_them_in_alphabetical_order():
+    refuse_changes(FOLDERS, ordered("1", "10", "2"), RUN)
+    told = r"target.classes \(got \('1', '2', '10'\), started with \('1', '10', '2'\)\)"
+    with pytest.raises(UserError, match=told):
+        refuse_changes(FOLDERS, ordered("1", "2", "10"), RUN)
+
+
+def test_the_command_names_classes_only_in_an_order_of_their_own():
+    assert "--target.classes 1 10 2" in training_command(ordered("1", "10", "2"), RUN)
+    assert "classes" not in training_command(ordered("1", "2", "10"), RUN)
 
 
 def test_each_change_is_named_once_also_of_options_that_only_one_of_them_has():

@@ -83,8 +83,10 @@ def hostile_tree(root: Path) -> dict[str, str]:
     put("rgb16.png", rgb16())
     put("one pixel.png", noise(17, (1, 1)))
     put("line.png", noise(18, (3000, 1)))
-    for name in ("größe", "日本語", "العربية", "😀", "a&b<c>'\"", "-rf", ".hidden", "two.dots", " space "):
+    for name in ("größe", "日本語", "العربية", "😀", "a&b<c>'\"", "-rf", "two.dots", " space "):
         put(f"names/{name}.png", noise(19))
+    for name in (".hidden.png", "._gray.png", "__MACOSX/gray.png", ".ipynb_checkpoints/gray.png"):
+        put(f"names/{name}", noise(19), "")
     put("bad/empty.png", b"", "!empty file")
     put("bad/text.jpg", b"not an image\n" * 50, "!something else")
     put("bad/html.gif", b"<html><script>alert(1)</script></html>", "!something else")
@@ -95,6 +97,7 @@ def hostile_tree(root: Path) -> dict[str, str]:
         data = (root / f"bad/half-{ending}.{ending}").read_bytes()
         put(f"bad/half-{ending}.{ending}", data[: len(data) // 2], "!not a readable image")
     put("readme.txt", b"no image", "")
+    put("README", b"no image", "")
     put("archive.zip", b"PK", "")
     os.symlink("gray.png", root / "inside.png")
     expected["inside.png"] = "inside.png"
