@@ -25,13 +25,21 @@ def in_turn(data: bytes, max_pixels: int, do: Callable[[], T]) -> T:
     One thread, because each would keep the memory that its images took. Raises ValueError for more than `max_pixels`,
     which is known before anything is decoded.
     """
-    width, height = size_of(data)
-    if width * height > max_pixels:
-        raise ValueError(
-            f"got {width} × {height} pixels, expected at most {max_pixels:,}, which bounds the memory; the option "
-            "max-pixels raises it"
-        )
-    return do() if width * height <= LARGE else the_thread().submit(without_limit, do).result()
+    try:
+        width, height = size_of(data)
+        if width * height <= min(LARGE, max_pixels):
+            return do()
+        got = f"{width} × {height}"
+        if width * height <= max_pixels:
+            return the_thread().submit(with_limit, max_pixels, do).result()
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):  # by Pillow's limit, which is lower
+        try:
+            return the_thread().submit(with_limit, max_pixels, do).result()
+        except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+            got = "more"
+    raise ValueError(
+        f"got {got} pixels, expected at most {max_pixels:,}, which bounds the memory; the option max-pixels raises it"
+    )
 
 
 @cache
@@ -40,9 +48,9 @@ def the_thread() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(1, "large images")
 
 
-def without_limit(do: Callable[[], T]) -> T:
-    """Return `do()`, called without Pillow's own limit on pixels, in whose place `in_turn` checks ours."""
-    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+def with_limit(max_pixels: int, do: Callable[[], T]) -> T:
+    """Return `do()`, called with another limit on pixels than Pillow's own."""
+    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, max_pixels
     try:
         return do()
     finally:
@@ -50,12 +58,12 @@ def without_limit(do: Callable[[], T]) -> T:
 
 
 def size_of(data: bytes) -> tuple[int, int]:
-    """Return (width, height) as a file's header says. Raises UnidentifiedImageError for what is no image."""
+    """Return (width, height) as a file's header says.
+
+    Raises UnidentifiedImageError for what is no image, and Pillow's errors for more pixels than it takes.
+    """
     try:
         return Image.open(BytesIO(data), formats=FORMATS).size
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        opened = the_thread().submit(without_limit, lambda: Image.open(BytesIO(data), formats=FORMATS))
-        return opened.result().size
     except UnidentifiedImageError:
         if data.startswith(TIFF_SIGNATURES) and (size := tiff_size(data)):
             return size

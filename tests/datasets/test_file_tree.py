@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image, features
 
+from flowferry.configs.images import ReadConfig
 from flowferry.configs.validation import UserError
 from flowferry.datasets.file_tree import Item, OutputTree, Tree, ending_of, order
 from flowferry.datasets.image_formats import ENDINGS, FORMATS
@@ -45,14 +46,14 @@ def test_a_file_of_each_ending_is_found_and_read(ending: str, tmp_path: Path) ->
     more = {"save_all": True, "append_images": [noise(1, (16, 16))]} if known == "MPO" else {}
     noise(0, (16, 16)).save(tmp_path / f"A{ending.upper()}", format=known, **more)  # type: ignore[arg-type]
     assert names(Tree(tmp_path)) == [f"A{ending.upper()}"]
-    assert decode((tmp_path / f"A{ending.upper()}").read_bytes(), 3).image.size == (16, 16)
+    assert decode((tmp_path / f"A{ending.upper()}").read_bytes(), 3, ReadConfig()).image.size == (16, 16)
 
 
 def test_an_icon_that_holds_a_bomb_is_refused() -> None:
     """The directory of an icon says 1 × 1, whatever the picture in it says."""
     entry = bytes([1, 1, 0, 0, 1, 0, 32, 0]) + len(bomb()).to_bytes(4, "little") + (22).to_bytes(4, "little")
-    with pytest.raises(UserError, match=r"not a readable image .*bomb"):
-        decode(bytes([0, 0, 1, 0, 1, 0]) + entry + bomb(), 3)
+    with pytest.raises(UserError, match=r"not a readable image .*got more pixels"):
+        decode(bytes([0, 0, 1, 0, 1, 0]) + entry + bomb(), 3, ReadConfig())
 
 
 def test_what_is_passed_over_is_counted_by_ending(tmp_path: Path) -> None:
