@@ -2,12 +2,13 @@
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, islice
 from itertools import count as endless_range
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from flowferry.configs.components import ImageFolderConfig
@@ -15,13 +16,14 @@ from flowferry.configs.validation import UserError
 from flowferry.datasets.base import Batch
 from flowferry.datasets.image_io import decode, pixels_of, read
 from flowferry.datasets.in_memory import indices_of, order_of
+from flowferry.datasets.look_ahead import look_ahead
 from flowferry.datasets.pixels import to_images
 
 MAX_LISTED = 5  # names that an error lists
-BLOCK = 512  # images that a worker decodes at a time; fewer are decoded sooner than worker processes are started
+THREADS = min(8, os.cpu_count() or 1)  # that decode
 
 
-class ImageFiles(Dataset[Tensor | str]):
+class ImageFiles:
     """The images of a folder by index, fitted to `shape` (C, H, W): uint8 [C, H, W], or a text saying what is wrong.
 
     names: paths relative to the folder of `config`.
@@ -37,20 +39,22 @@ class ImageFiles(Dataset[Tensor | str]):
         channels, height, width = self.shape
         try:
             data = read(Path(self.config.root, self.names[index]))
-            return pixels_of(decode(data, channels, self.config, (width, height)).image).contiguous()
+            pixels = pixels_of(decode(data, channels, self.config, (width, height)).image)
+            # Copied by NumPy: torch would start threads of its own for it, in each of the threads that decode.
+            return torch.from_numpy(np.ascontiguousarray(pixels.numpy()))
         except UserError as error:
             return f"{self.names[index]}: {error}"
 
     def batch(self, indices: Sequence[int]) -> list[Tensor | str]:
-        """Return the images with these indices, decoded in this process."""
+        """Return the images with these indices, decoded in this thread."""
         return [self[index] for index in indices]
 
 
 class Streamed:
     """Images that are decoded batch by batch, in the order of `InMemory`.
 
-    While batches are drawn one after the other, worker processes decode the next ones ahead. labels: int64 [N] on the
-    CPU, or None. A draw raises UserError naming files that cannot be read.
+    While batches are drawn one after the other, threads decode the next two ahead. labels: int64 [N] on the CPU, or
+    None. A draw raises UserError naming files that cannot be read.
     """
 
     def __init__(self, files: ImageFiles, labels: Tensor | None, *, num_classes: int, device: torch.device) -> None:
@@ -58,8 +62,8 @@ class Streamed:
         self.shape, self.num_classes, self.size = files.shape, num_classes, len(files)
         self._next: tuple[int, int, int] | None = None
         """The count, seed and step of the draw that would follow the last one."""
-        self._ahead: Iterator[list[Tensor | str]] | None = None
-        """The batches from the next one on, decoded by workers."""
+        self._ahead: Iterator[Tensor | str] | None = None
+        """The images from the next batch on, decoded by threads."""
 
     def draw(self, count: int, *, seed: int, step: int) -> Batch:
         """Return batch number `step`, of `count` images, of the stream that `seed` names."""
@@ -69,14 +73,14 @@ class Streamed:
         else:
             if self._ahead is None:
                 batches = (self._indices(count, seed, later) for later in endless_range(step))
-                self._ahead = iter(decode_ahead(self.files, batches))
-            decoded = next(self._ahead)
+                self._ahead = decode_ahead(self.files, chain.from_iterable(batches), depth=2 * count)
+            decoded = list(islice(self._ahead, count))
         self._next = (count, seed, step + 1)
         images = to_images(stack(decoded, self.files.config).to(self.device))
         return Batch(images, None if self.labels is None else self.labels[chosen].to(self.device))
 
     def sample_by_label(self, labels: Tensor, *, seed: int, step: int) -> Batch:
-        """Return a random image of each of the labels int64 [B], decoded in this process."""
+        """Return a random image of each of the labels int64 [B], decoded in this thread."""
         chosen = indices_of(labels.cpu(), self.labels, seed, step)
         images = stack(self.files.batch(chosen.tolist()), self.files.config)
         return Batch(to_images(images.to(self.device)), labels)
@@ -85,14 +89,13 @@ class Streamed:
         return order_of(self.size, torch.device("cpu"), step * count, (step + 1) * count, seed).tolist()
 
 
-def decode_ahead(files: ImageFiles, batches: Iterable[Sequence[int]]) -> DataLoader:
-    """Return an iterable of the decoded `batches` of indices, in order; worker processes run a few batches ahead."""
-    return DataLoader(
-        files,
-        batch_sampler=batches,  # type: ignore[arg-type]
-        num_workers=min(8, os.cpu_count() or 1),
-        collate_fn=list,
-    )
+def decode_ahead(files: ImageFiles, indices: Iterable[int], *, depth: int) -> Iterator[Tensor | str]:
+    """Yield the images with these indices in order; threads decode up to `depth` images ahead.
+
+    Pillow decodes and scales without the interpreter's lock, so threads are as fast as worker processes (measured in
+    docs/training.md). They need no shared memory, which containers are short of, no pipes, and no time to start.
+    """
+    return look_ahead(files.__getitem__, indices, threads=THREADS, depth=depth)
 
 
 def stack(decoded: Sequence[Tensor | str], config: ImageFolderConfig) -> Tensor:
@@ -109,10 +112,6 @@ def stack(decoded: Sequence[Tensor | str], config: ImageFolderConfig) -> Tensor:
 
 def load_all(files: ImageFiles) -> Tensor:
     """Return all images as uint8 [N, C, H, W]. Raises UserError naming those that cannot be read."""
-    if len(files) <= BLOCK:
-        return stack(files.batch(range(len(files))), files.config)
-    blocks = [range(start, min(start + BLOCK, len(files))) for start in range(0, len(files), BLOCK)]
-    decoded: list[Tensor | str] = []
-    for block in tqdm(decode_ahead(files, blocks), desc=files.config.root, unit=f"×{BLOCK} images", leave=False):
-        decoded += block
-    return stack(decoded, files.config)
+    decoded = decode_ahead(files, range(len(files)), depth=4 * THREADS)
+    bar = tqdm(decoded, desc=files.config.root, total=len(files), unit="image", leave=False, delay=2)
+    return stack(list(bar), files.config)

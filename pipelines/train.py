@@ -44,7 +44,10 @@ def run(options: TrainOptions) -> int:
     if options.inspect:
         return inspect_pairs.run(options.config, options.folder, data_root=options.data_root)
     trainer = Trainer(options.config, options.folder, data_root=options.data_root)
-    return trainer.dry_run() if options.dry_run else trainer.run()
+    if options.dry_run:
+        return trainer.dry_run()
+    with trainer.processes.alone_in(options.folder):
+        return trainer.run()
 
 
 class Trainer:
@@ -158,10 +161,7 @@ class Trainer:
     # --- evaluating, saving, resuming ----------------------------------------------------------------
 
     def evaluate(self) -> None:
-        """Measure the pipeline and draw its pictures, always of the same samples; at the end, its path as a GIF too.
-
-        A signal interrupts this, and the next run begins with it.
-        """
+        """Measure and draw, always the same samples; at the end a GIF, too. A signal leaves this to the next run."""
         if self.logger is not None and not self.processes.leaving:
             step, when = self.progress.step, self.progress.when
             draw, subject = visuals(self.config), (self.eval_pipeline, *self.test)

@@ -3,8 +3,10 @@
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
+from pathlib import Path
 from signal import SIGINT, SIGTERM
 from typing import Any, TypeVar
 from uuid import uuid4
@@ -18,6 +20,8 @@ from torch import distributed as dist
 from flowferry.configs.schema import TrainConfig
 from flowferry.configs.validation import UserError
 from flowferry.pipelines.hardware import best_device, has_bf16, keep_freed_memory, use_cores
+from flowferry.pipelines.storage.files import try_flush
+from flowferry.pipelines.storage.lock import FolderLock
 from flowferry.pipelines.training.signals import SignalHandler
 
 log = logging.getLogger("flowferry")
@@ -57,6 +61,26 @@ class Processes:
         """Return `load()`, called on the main process first, then on each machine's first: one download per machine."""
         with self.accelerator.main_process_first(), self.accelerator.local_main_process_first():
             return load()
+
+    @contextmanager
+    def alone_in(self, folder: Path) -> Iterator[None]:
+        """Hold the lock of a run's folder. Raises UserError on all processes if another run does, or for a bad disk."""
+        lock, problem = FolderLock(folder), None
+        if self.is_main:
+            try:
+                lock.acquire()
+                try_flush(folder)
+            except OSError as error:
+                problem = f"--output-dir: {folder} cannot be written to ({error.strerror or error})"
+            except UserError as error:
+                problem = f"--output-dir: {error}"
+        try:
+            (problem,) = self.from_main([problem])
+            if problem is not None:
+                raise UserError(problem)
+            yield
+        finally:
+            lock.release()
 
     def sync_state(self, seconds: float) -> float:
         """Agree on `leaving`, and return the main process's `seconds` on all processes."""

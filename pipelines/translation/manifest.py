@@ -4,17 +4,16 @@ import hashlib
 import heapq
 import json
 import os
-import shutil
 from collections.abc import Iterable, Iterator
-from functools import cached_property, lru_cache
+from contextlib import suppress
+from functools import lru_cache
 from itertools import count
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from flowferry.configs.validation import UserError
 from flowferry.datasets.file_tree import order
+from flowferry.pipelines.storage.lock import FolderLock
 
 MANIFEST, FAILURES, WORK = "manifest.jsonl", "failures.jsonl", ".flowferry"
 Entry = dict[str, Any]
@@ -30,6 +29,7 @@ class Manifest:
     def __init__(self, root: Path, header: Entry, *, rank: int = 0) -> None:
         self.root, self.header, self.rank = root, header, rank
         self.work = root / WORK
+        self._lock = FolderLock(root, f"{WORK}/lock")
         self._parts = count()
 
     # --- the main process, before and after all of them ------------------------------------------------
@@ -43,31 +43,30 @@ class Manifest:
         if self.work.is_symlink():
             raise UserError(f"{self.work}: got a symbolic link, expected a folder, or nothing")
         try:
-            self.work.mkdir(parents=True, exist_ok=True)
-            self._lock.acquire(blocking=False)
-        except Timeout:
-            raise UserError(
-                f"--output: another translation is writing to {self.root}; try again when it ends"
-            ) from None
+            self._lock.acquire()
+        except UserError as error:
+            raise UserError(f"--output: {error}") from error
         except OSError as error:
             raise UserError(f"--output: {self.root} cannot be written to ({error.strerror or error})") from error
         done = [] if overwrite else [*self._journals("done"), self.root / MANIFEST]
         self._replace(MANIFEST, merged(entries(path, self.header) for path in done), heading=[self.header])
-        for leftover in self.work.iterdir():
-            if leftover.name != "lock":
-                leftover.unlink()
+        self._clear()
 
     def close(self) -> None:
         """Write the manifest and the failures of all processes, and unlock the folder. For the main process, last."""
         journals = [entries(path, self.header) for path in self._journals("done")]
         self._replace(MANIFEST, merged(journals), heading=[self.header])
         self._replace(FAILURES, merged(lines(path) for path in self._journals("failed")), heading=[])
+        self._clear()
         self._lock.release()
-        shutil.rmtree(self.work)
+        with suppress(OSError):  # where the next run has begun
+            self.work.rmdir()
 
-    @cached_property
-    def _lock(self) -> FileLock:
-        return FileLock(self.work / "lock")
+    def _clear(self) -> None:
+        """Remove the journals and what was left by a kill."""
+        for file in self.work.iterdir():
+            if file not in (self._lock.path, self._lock.record):
+                file.unlink()
 
     def _journals(self, what: str) -> list[Path]:
         return sorted(self.work.glob(f"{what}-*.jsonl"))

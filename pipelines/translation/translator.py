@@ -1,12 +1,12 @@
 """Translate image files: one at a time, and a stream of them with reading, computing and writing overlapped."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import torch
 from PIL import Image
@@ -18,14 +18,12 @@ from flowferry.datasets.color_profiles import png
 from flowferry.datasets.file_tree import Item
 from flowferry.datasets.framing import restored
 from flowferry.datasets.image_io import decode, read, to_tensor
+from flowferry.datasets.look_ahead import look_ahead
 from flowferry.datasets.pixels import to_pil
 from flowferry.pipelines.pipeline import Pipeline
 from flowferry.pipelines.translation.manifest import Entry, Manifest, sha256
 
 FILE_THREADS = 4  # threads that read files, and as many that write them
-
-T = TypeVar("T")
-R = TypeVar("R")
 
 
 class LoadedImage(NamedTuple):
@@ -131,9 +129,10 @@ def translate_stream(
     Reading, computing and writing overlap by a few batches at most, so that memory does not grow with the stream.
     """
     done = manifest.done_before()
-    with ThreadPoolExecutor(FILE_THREADS) as reading, ThreadPoolExecutor(FILE_THREADS) as writing:
-        jobs = ((item, done.find(item.name)) for item in items)
-        loaded = look_ahead(reading, partial(translator.load, root, manifest), jobs, depth=2 * batch_size)
+    jobs = ((item, done.find(item.name)) for item in items)
+    load = partial(translator.load, root, manifest)
+    loaded = look_ahead(load, jobs, threads=FILE_THREADS, depth=2 * batch_size)
+    with ThreadPoolExecutor(FILE_THREADS) as writing:
         writes: deque[list[Future[Result]]] = deque()
         for batch in batched(loaded, batch_size):
             images = [one.image for one in batch if isinstance(one, LoadedImage)]
@@ -145,17 +144,6 @@ def translate_stream(
                 yield from journal(manifest, writes.popleft())
         for last in writes:
             yield from journal(manifest, last)
-
-
-def look_ahead(pool: ThreadPoolExecutor, do: Callable[[T], R], items: Iterable[T], depth: int) -> Iterator[R]:
-    """Yield do(item) for each item in order, as `pool.map` does, but compute at most `depth` items ahead."""
-    waiting: deque[Future[R]] = deque()
-    for item in items:
-        waiting.append(pool.submit(do, item))
-        if len(waiting) > depth:
-            yield waiting.popleft().result()
-    while waiting:
-        yield waiting.popleft().result()
 
 
 def batched(loaded: Iterable[LoadedImage | Result], size: int) -> Iterator[list[LoadedImage | Result]]:

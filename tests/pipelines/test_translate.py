@@ -1,6 +1,7 @@
 """The verb `translate`: what becomes of every kind of file, what is refused, and that what is asked is what is done."""
 
 import os
+import socket
 import subprocess
 import sys
 from dataclasses import replace
@@ -150,7 +151,8 @@ def test_a_second_run_at_the_same_time_is_refused(
 ) -> None:
     other = Manifest(tmp_path / "out", {"of": "another"})
     other.open(overwrite=False)
-    assert "another translation" in refused(capsys, trained, write_images(tmp_path / "in"), tmp_path / "out")
+    told = refused(capsys, trained, write_images(tmp_path / "in"), tmp_path / "out")
+    assert f"out: another run is writing there: process {os.getpid()} on host {socket.gethostname()}; " in told
     other.close()
     assert translate(trained, tmp_path / "in", tmp_path / "out") == 0
 
