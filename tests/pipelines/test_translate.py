@@ -102,6 +102,23 @@ def test_two_processes_give_the_bytes_of_one_each_file_once(trained: Path, tmp_p
     assert f"{len(made)} translated" in done.stderr, done.stderr
 
 
+def test_links_are_followed_where_that_is_asked_for(
+    trained: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As in a folder of DVC's, of git-annex or of the hub's cache, which hold nothing but links."""
+    write_images(tmp_path / "cache", 6)
+    (tmp_path / "in" / "more").mkdir(parents=True)
+    for file in (tmp_path / "cache" / "0").iterdir():
+        (tmp_path / "in" / file.name).symlink_to(file)
+    (tmp_path / "in" / "more" / "folder").symlink_to(tmp_path / "cache" / "1")
+    told = refused(capsys, trained, tmp_path / "in", tmp_path / "out")
+    assert "no images" in told and "passed over: 3 links; --follow-links follows links" in told
+    assert translate(trained, tmp_path / "in", tmp_path / "out", "--follow-links") == 0
+    made = {"0.png", "3.png", "more/folder/1.png", "more/folder/4.png"}
+    assert contents(tmp_path / "out").keys() == {*made, "manifest.jsonl"}
+    assert not (tmp_path / "out" / "more" / "folder").is_symlink()
+
+
 # --- what is refused before anything is written ---------------------------------------------------------
 
 
