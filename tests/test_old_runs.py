@@ -33,6 +33,8 @@ RENAMED_KINDS = {
     "drawn-garments": "synthetic-garments",
     "drawn-colours": "synthetic-colors",
 }
+ADDED_FIELDS: dict[str, Any] = {"train.min_steps_apart": 100}
+"""Those that version 0.1.0 did not have, and their defaults."""
 
 
 def leaves(data: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -45,8 +47,10 @@ def leaves(data: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def settings(config: Config) -> dict[str, Any]:
-    """Return all that a configuration sets; not its summary, which is free to be worded anew."""
-    return {name: value for name, value in leaves(config.to_dict()) if name != "summary"}
+    """Return all that a configuration sets; not its summary, which is free to be worded anew, nor what was added."""
+    told = {name: value for name, value in leaves(config.to_dict()) if name != "summary"}
+    assert {name: told[name] for name in ADDED_FIELDS.keys() & told.keys()}.items() <= ADDED_FIELDS.items()
+    return {name: value for name, value in told.items() if name not in ADDED_FIELDS}
 
 
 def in_new_names(old: dict[str, Any]) -> dict[str, Any]:

@@ -23,7 +23,8 @@ MAY_CHANGE = set(
     solver.name solver.num_steps solver.grid_power solver.guidance
     train.epochs train.max_steps train.minutes
     train.accumulate train.precision train.threads train.on_nonfinite
-    train.checkpoint_epochs train.checkpoint_steps train.keep_checkpoints train.show_epochs train.eval_samples
+    train.checkpoint_epochs train.checkpoint_steps train.keep_checkpoints train.show_epochs train.min_steps_apart
+    train.eval_samples
     """.split()
 )
 
