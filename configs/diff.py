@@ -12,7 +12,7 @@ from flowferry.configs.schema import COMPONENTS, Config
 from flowferry.configs.validation import UserError
 
 MAY_CHANGE = {
-    *("name", "summary", "source.cache_mb", "target.cache_mb"),
+    *("name", "summary", "source.cache_mb", "target.cache_mb", "source.on_bad_file", "target.on_bad_file"),
     *("train.epochs", "train.max_steps", "train.minutes"),
     *("train.accumulate", "train.precision", "train.threads", "train.on_nonfinite"),
     *("train.checkpoint_epochs", "train.checkpoint_steps", "train.keep_checkpoints"),

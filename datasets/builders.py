@@ -1,6 +1,7 @@
 """Build the source and target of a configuration."""
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -12,13 +13,16 @@ from torch import Tensor
 from flowferry.configs.components import AugmentConfig, ImageFolderConfig, SamplerConfig, augmentation_of
 from flowferry.configs.schema import Config
 from flowferry.configs.validation import UserError
+from flowferry.datasets.bad_files import CollectedBadFiles
 from flowferry.datasets.base import Labeled, Sampler
 from flowferry.datasets.downloads import DOWNLOADS, Download, downloaded
-from flowferry.datasets.image_folder import common_stems, image_folder
+from flowferry.datasets.image_folder import common_stems, image_folder, usable_stems
 from flowferry.datasets.in_memory import InMemory
 from flowferry.datasets.synthetic import draw_colors, draw_digits, draw_garments
 from flowferry.datasets.toy import Gaussian, GaussianRing, Moons
 from flowferry.datasets.wrappers import Augmented, Noisy
+
+log = logging.getLogger("flowferry")
 
 Split = Literal["train", "test"]
 
@@ -31,7 +35,7 @@ class Request(NamedTuple):
     split: Split
     device: torch.device
     only: frozenset[str] | None = None
-    """Of image folders: the stems of the images that have a partner."""
+    """Of image folders: the stems of the images that can be read and have a partner."""
 
 
 Builder = Callable[[Any, Request], Sampler]
@@ -111,15 +115,73 @@ def build_source(
     return build_sampler(config.source, config.shape, **where, only=only)
 
 
-def build_samplers(config: Config, *, data_root: Path, split: Split, device: torch.device) -> tuple[Sampler, Sampler]:
-    """Return a pipeline's source and target.
+class Usable(NamedTuple):
+    """Of image folders: the stems (relative paths without endings) of the images to take; None: all, or no folder."""
 
-    Raises UserError as `build_sampler` does, and where the two do not go together.
+    source: frozenset[str] | None
+    target: frozenset[str] | None
+
+
+def usable_images(config: Config) -> Usable:
+    """Return which images of the folders of a pipeline have a partner, if it is paired, and can be read, if it skips.
+
+    Raises UserError where the two do not go together.
     """
-    only = paired_stems(config) if config.is_paired else None
-    where: Any = {"data_root": data_root, "split": split, "device": device, "only": only}
-    target = build_sampler(config.target, config.shape, **where)
-    source = build_source(config, **where, target=target)
+    paired = paired_stems(config) if config.is_paired else None
+    found = [
+        usable_stems(side, config.shape, only=paired)
+        if isinstance(side, ImageFolderConfig) and side.on_bad_file == "skip"
+        else paired
+        for side in (config.source, config.target)
+    ]
+    if paired is None:
+        return Usable(*found)
+    whole = frozenset.intersection(*(side for side in found if side is not None))
+    if left_out := len(paired) - len(whole):
+        log.warning("coupling given: left out %d of %d pairs, of which an image cannot be read", left_out, len(paired))
+    return Usable(whole, whole)
+
+
+def build_samplers(
+    config: Config, *, data_root: Path, split: Split, device: torch.device, usable: Usable | None = None
+) -> tuple[Sampler, Sampler]:
+    """Return a pipeline's source and target in one split, as `build_splits` does."""
+    (pair,) = build_splits(config, data_root=data_root, splits=(split,), device=device, usable=usable)
+    return pair
+
+
+def build_splits(
+    config: Config, *, data_root: Path, splits: Sequence[Split], device: torch.device, usable: Usable | None = None
+) -> list[tuple[Sampler, Sampler]]:
+    """Return a pipeline's source and target in each of the splits.
+
+    usable: which images of folders to take; None: those of `usable_images`. Raises UserError as `build_sampler` does,
+    and where the two do not go together; BadFiles names the bad files of both sides and all splits.
+    """
+    usable = usable or usable_images(config)
+    bad = CollectedBadFiles()
+    where: Any = {"data_root": data_root, "device": device}
+    built = [build_pair(config, usable, bad, split=split, **where) for split in splits]
+    bad.raise_all()
+    pairs = [pair for pair in built if pair is not None]
+    for source, target in pairs:
+        check_pair(config, source, target)
+    return pairs
+
+
+def build_pair(config: Config, usable: Usable, bad: CollectedBadFiles, **where: Any) -> tuple[Sampler, Sampler] | None:
+    """Return source and target in one split; None where `bad` caught what is wrong with their files."""
+    source = target = None
+    with bad:
+        target = build_sampler(config.target, config.shape, **where, only=usable.target)
+    if target is not None or not config.source.from_target:
+        with bad:
+            source = build_source(config, **where, target=target, only=usable.source)
+    return None if source is None or target is None else (source, target)
+
+
+def check_pair(config: Config, source: Sampler, target: Sampler) -> None:
+    """Raise UserError where a pipeline's source and target do not go together."""
     if config.num_classes and target.num_classes != config.num_classes:
         raise UserError(f"{config.target.kind}: got {target.num_classes} classes, expected {config.num_classes}")
     if config.infer_labels and source.num_classes != config.num_classes:
@@ -133,7 +195,6 @@ def build_samplers(config: Config, *, data_root: Path, split: Split, device: tor
             f"coupling given: got {sizes[0]} samples of {config.source.kind} and {sizes[1]} of {config.target.kind}, "
             "expected as many of both"
         )
-    return source, target
 
 
 def paired_stems(config: Config) -> frozenset[str] | None:

@@ -12,12 +12,12 @@ from tqdm import tqdm
 
 from flowferry.configs.components import ImageFolderConfig
 from flowferry.configs.validation import UserError
+from flowferry.datasets.bad_files import BadFiles, Unreadable
 from flowferry.datasets.base import Batch
 from flowferry.datasets.image_io import decode, framed, pixels_of, read
 from flowferry.datasets.in_memory import indices_of, order_of
 from flowferry.datasets.pixels import to_images
 
-MAX_LISTED = 5  # names that an error lists
 BLOCK = 512  # images that a worker decodes at a time; fewer are decoded sooner than worker processes are started
 
 
@@ -39,7 +39,7 @@ class ImageFiles(Dataset[Tensor | str]):
             image = decode(read(Path(self.config.root, self.names[index])), channels, self.config.background).image
             return pixels_of(framed(image, (width, height), self.config.resize, self.config.background)).contiguous()
         except UserError as error:
-            return f"{self.names[index]}: {error}"
+            return str(error)
 
     def batch(self, indices: Sequence[int]) -> list[Tensor | str]:
         """Return the images with these indices, decoded in this process."""
@@ -50,7 +50,7 @@ class Streamed:
     """Images that are decoded batch by batch, in the order of `InMemory`.
 
     While batches are drawn one after the other, worker processes decode the next ones ahead. labels: int64 [N] on the
-    CPU, or None. A draw raises UserError naming files that cannot be read.
+    CPU, or None. A draw raises BadFiles where some of its files cannot be read.
     """
 
     def __init__(self, files: ImageFiles, labels: Tensor | None, *, num_classes: int, device: torch.device) -> None:
@@ -72,13 +72,13 @@ class Streamed:
                 self._ahead = iter(decode_ahead(self.files, batches))
             decoded = next(self._ahead)
         self._next = (count, seed, step + 1)
-        images = to_images(stack(decoded, self.files.config).to(self.device))
+        images = to_images(stack(self.files, chosen, decoded).to(self.device))
         return Batch(images, None if self.labels is None else self.labels[chosen].to(self.device))
 
     def sample_by_label(self, labels: Tensor, *, seed: int, step: int) -> Batch:
         """Return a random image of each of the labels int64 [B], decoded in this process."""
-        chosen = indices_of(labels.cpu(), self.labels, seed, step)
-        images = stack(self.files.batch(chosen.tolist()), self.files.config)
+        chosen = indices_of(labels.cpu(), self.labels, seed, step).tolist()
+        images = stack(self.files, chosen, self.files.batch(chosen))
         return Batch(to_images(images.to(self.device)), labels)
 
     def _indices(self, count: int, seed: int, step: int) -> list[int]:
@@ -95,24 +95,21 @@ def decode_ahead(files: ImageFiles, batches: Iterable[Sequence[int]]) -> DataLoa
     )
 
 
-def stack(decoded: Sequence[Tensor | str], config: ImageFolderConfig) -> Tensor:
-    """Return images as uint8 [N, C, H, W]. Raises UserError naming those that could not be read."""
-    images = [one for one in decoded if not isinstance(one, str)]
-    problems = [one for one in decoded if isinstance(one, str)]
-    if problems:
-        listed = "; ".join(problems[:MAX_LISTED]) + ("; …" if len(problems) > MAX_LISTED else "")
-        raise UserError(
-            f"{config.root}: {len(problems)} of {len(decoded)} images cannot be read: {listed}; remove or repair them"
-        )
-    return torch.stack(images)
+def stack(files: ImageFiles, indices: Sequence[int], decoded: Sequence[Tensor | str]) -> Tensor:
+    """Return the images with these indices as uint8 [N, C, H, W]. Raises BadFiles where some could not be read."""
+    pairs = zip(indices, decoded, strict=True)
+    if reasons := {files.names[index]: one for index, one in pairs if isinstance(one, str)}:
+        raise BadFiles(Unreadable(files.config.root, reasons))
+    return torch.stack([one for one in decoded if not isinstance(one, str)])
 
 
 def load_all(files: ImageFiles) -> Tensor:
-    """Return all images as uint8 [N, C, H, W]. Raises UserError naming those that cannot be read."""
+    """Return all images as uint8 [N, C, H, W]. Raises BadFiles where some cannot be read."""
+    everything = range(len(files))
     if len(files) <= BLOCK:
-        return stack(files.batch(range(len(files))), files.config)
+        return stack(files, everything, files.batch(everything))
     blocks = [range(start, min(start + BLOCK, len(files))) for start in range(0, len(files), BLOCK)]
     decoded: list[Tensor | str] = []
     for block in tqdm(decode_ahead(files, blocks), desc=files.config.root, unit=f"×{BLOCK} images", leave=False):
         decoded += block
-    return stack(decoded, files.config)
+    return stack(files, everything, decoded)

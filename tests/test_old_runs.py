@@ -33,7 +33,11 @@ RENAMED_KINDS = {
     "drawn-garments": "synthetic-garments",
     "drawn-colours": "synthetic-colors",
 }
-ADDED_FIELDS: dict[str, Any] = {"train.min_steps_apart": 100}
+ADDED_FIELDS: dict[str, Any] = {
+    "train.min_steps_apart": 100,
+    "source.on_bad_file": "stop",
+    "target.on_bad_file": "stop",
+}
 """Those that version 0.1.0 did not have, and their defaults."""
 
 

@@ -19,7 +19,7 @@ FOLDERS = PIPELINES["folders"]
 NAMES = dict(leaves(FOLDERS.to_dict()))
 MAY_CHANGE = set(
     """
-    name summary source.cache_mb target.cache_mb
+    name summary source.cache_mb target.cache_mb source.on_bad_file target.on_bad_file
     solver.name solver.num_steps solver.grid_power solver.guidance
     train.epochs train.max_steps train.minutes
     train.accumulate train.precision train.threads train.on_nonfinite
