@@ -16,7 +16,7 @@ from flowferry.configs.validation import UserError
 from flowferry.datasets.bad_files import CollectedBadFiles
 from flowferry.datasets.base import Labeled, Sampler
 from flowferry.datasets.downloads import DOWNLOADS, Download, downloaded
-from flowferry.datasets.image_folder import common_stems, image_folder, usable_stems
+from flowferry.datasets.image_folder import common_stems, image_folder, stems_of, unreadable_images
 from flowferry.datasets.in_memory import InMemory
 from flowferry.datasets.synthetic import draw_colors, draw_digits, draw_garments
 from flowferry.datasets.toy import Gaussian, GaussianRing, Moons
@@ -35,7 +35,9 @@ class Request(NamedTuple):
     split: Split
     device: torch.device
     only: frozenset[str] | None = None
-    """Of image folders: the stems of the images that can be read and have a partner."""
+    """Of image folders: the stems of the images that have a partner; None: all images."""
+    skipped: frozenset[str] | None = None
+    """Of image folders: the relative paths of the images to leave out; None: those that cannot be read, if it skips."""
 
 
 Builder = Callable[[Any, Request], Sampler]
@@ -63,7 +65,7 @@ SAMPLERS: dict[str, Builder] = {
     "synthetic-digits": partial(from_drawing, draw_digits),
     "synthetic-garments": partial(from_drawing, draw_garments),
     "synthetic-colors": partial(from_drawing, draw_colors),
-    "image-folder": lambda c, request: image_folder(c, request.shape, request.split, request.device, request.only),
+    "image-folder": lambda c, r: image_folder(c, r.shape, r.split, r.device, r.only, r.skipped),
     **{kind: partial(from_download, data_set) for kind, data_set in DOWNLOADS.items()},
 }
 
@@ -81,15 +83,16 @@ def build_sampler(
     split: Split,
     device: torch.device,
     only: frozenset[str] | None = None,
+    skipped: frozenset[str] | None = None,
 ) -> Sampler:
     """Return the sampler that `config` describes.
 
-    only: of an image folder, the relative paths without endings to keep. Raises UserError if the data is missing or
-    its samples are not of `shape`.
+    only, skipped: of an image folder, as `Request` has them. Raises UserError if the data is missing or its samples are
+    not of `shape`.
     """
     if config.from_target:
         raise UserError(f"{config.kind}: got a target, expected a source, because it is made of the target's images")
-    sampler = SAMPLERS[config.kind](config, Request(tuple(shape), Path(data_root), split, device, only))
+    sampler = SAMPLERS[config.kind](config, Request(tuple(shape), Path(data_root), split, device, only, skipped))
     if tuple(sampler.shape) != tuple(shape):
         raise UserError(f"{config.kind}: got samples of shape {sampler.shape}, expected the pipeline's {shape}")
     if split == "train" and (augment := augmentation_of(config)) != AugmentConfig():
@@ -106,40 +109,41 @@ def build_source(
     device: torch.device,
     target: Sampler | None = None,
     only: frozenset[str] | None = None,
+    skipped: frozenset[str] | None = None,
 ) -> Sampler:
     """Return a pipeline's source. target: already built, for a source that is made of it."""
     where: Any = {"data_root": data_root, "split": split, "device": device}
     if config.source.from_target:
         clean = target or build_sampler(config.target, config.shape, **where)
         return FROM_TARGET[config.source.kind](config.source, clean)
-    return build_sampler(config.source, config.shape, **where, only=only)
+    return build_sampler(config.source, config.shape, **where, only=only, skipped=skipped)
 
 
 class Usable(NamedTuple):
-    """Of image folders: the stems (relative paths without endings) of the images to take; None: all, or no folder."""
+    """Which images of a pipeline's folders to take."""
 
-    source: frozenset[str] | None
-    target: frozenset[str] | None
+    pairs: frozenset[str] | None
+    """The stems (relative paths without endings) of the images that are whole pairs; None: not two paired folders."""
+    bad_sources: frozenset[str]
+    """The relative paths of the images that cannot be read and are skipped."""
+    bad_targets: frozenset[str]
+    """Likewise."""
 
 
 def usable_images(config: Config) -> Usable:
-    """Return which images of the folders of a pipeline have a partner, if it is paired, and can be read, if it skips.
+    """Return which images of a pipeline's folders have a partner, if it is paired, and can be read, if it skips.
 
-    Raises UserError where the two do not go together.
+    Raises UserError where there are no pairs, or images without a partner that are not allowed.
     """
-    paired = paired_stems(config) if config.is_paired else None
-    found = [
-        usable_stems(side, config.shape, only=paired)
-        if isinstance(side, ImageFolderConfig) and side.on_bad_file == "skip"
-        else paired
-        for side in (config.source, config.target)
-    ]
-    if paired is None:
-        return Usable(*found)
-    whole = frozenset.intersection(*(side for side in found if side is not None))
-    if left_out := len(paired) - len(whole):
-        log.warning("coupling given: left out %d of %d pairs, of which an image cannot be read", left_out, len(paired))
-    return Usable(whole, whole)
+    pairs = paired_stems(config) if config.is_paired else None
+    folders = [side if isinstance(side, ImageFolderConfig) else None for side in (config.source, config.target)]
+    bad = [unreadable_images(side, config.shape, pairs) if side else frozenset() for side in folders]
+    broken = frozenset().union(*(stems_of(side, names) for side, names in zip(folders, bad, strict=True) if side))
+    if pairs and broken:
+        message = "coupling given: left out %d of %d pairs, of which an image cannot be read"
+        log.warning(message, len(broken), len(pairs))
+        pairs -= broken
+    return Usable(pairs, *bad)
 
 
 def build_samplers(
@@ -173,10 +177,11 @@ def build_pair(config: Config, usable: Usable, bad: CollectedBadFiles, **where: 
     """Return source and target in one split; None where `bad` caught what is wrong with their files."""
     source = target = None
     with bad:
-        target = build_sampler(config.target, config.shape, **where, only=usable.target)
+        target = build_sampler(config.target, config.shape, **where, only=usable.pairs, skipped=usable.bad_targets)
     if target is not None or not config.source.from_target:
         with bad:
-            source = build_source(config, **where, target=target, only=usable.source)
+            which: Any = {"only": usable.pairs, "skipped": usable.bad_sources}
+            source = build_source(config, **where, **which, target=target)
     return None if source is None or target is None else (source, target)
 
 

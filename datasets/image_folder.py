@@ -1,8 +1,7 @@
 """Samplers of image folders: images are kept as uint8 if they fit in memory, otherwise decoded when needed."""
 
 import logging
-from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -13,14 +12,12 @@ from flowferry.datasets.bad_files import MAX_LISTED, tell
 from flowferry.datasets.base import Sampler
 from flowferry.datasets.file_checks import check_headers, decode_all
 from flowferry.datasets.file_tree import Tree
+from flowferry.datasets.held_out import hold_out
 from flowferry.datasets.image_io import check_background
 from flowferry.datasets.in_memory import InMemory
-from flowferry.datasets.rng import derive_seed
 from flowferry.datasets.streaming import ImageFiles, Streamed, load_all
 
 log = logging.getLogger("flowferry")
-
-HELD_OUT = 10  # one image in this many is held out of training, for the split "test"
 
 
 def image_folder(
@@ -29,27 +26,28 @@ def image_folder(
     split: str,
     device: torch.device,
     only: frozenset[str] | None = None,
+    skipped: frozenset[str] | None = None,
 ) -> Sampler:
     """Return a sampler of the images of a folder and its sub-folders, of `shape` (C, H, W), C = 1 or 3.
 
     The sub-folders at the first level are the classes, in alphabetical order, if every image lies in one; otherwise the
     images are unlabeled.
 
-    split: "train" or "test", as `split_names` says. only: the stems (relative paths without endings) to keep; None:
-    all, or, where bad files are skipped, `usable_stems`.
+    split: "train", or "test" for the images that `hold_out` chooses; both are all images where it chooses none. only:
+    the stems (relative paths without endings) to keep; None: all. skipped: the relative paths to leave out; None: those
+    that the configuration leaves out.
 
     Raises UserError for a bad folder, shape or background, where there are no images, and BadFiles where some cannot be
     read; a `Streamed` sampler finds what is damaged behind its header only when it draws it.
     """
     channels, height, width = image_shape(shape)
     check_background(config.background)
-    if only is None and config.on_bad_file == "skip":
-        only = usable_stems(config, shape)
-    names, classes = split_names(config, split, only)
+    skipped = unreadable_images(config, shape, only) if skipped is None else skipped
+    names, classes = split_names(config, split, only, skipped)
     if not names:
         raise UserError(f"image-folder: got no images to {split} on in {config.root}, expected at least one")
-    labels = torch.tensor([classes.index(stem.split("/")[0]) for stem in names]) if classes else None
-    files = ImageFiles(config, list(names.values()), (channels, height, width))
+    labels = torch.tensor([classes.index(name.split("/")[0]) for name in names]) if classes else None
+    files = ImageFiles(config, names, (channels, height, width))
     if len(names) * channels * height * width <= config.cache_mb * 2**20:
         return InMemory(load_all(files), labels, num_classes=len(classes), device=device)
     if config.on_bad_file == "stop":  # else all of them were decoded
@@ -66,47 +64,35 @@ def image_shape(shape: tuple[int, ...]) -> tuple[int, int, int]:
 
 
 def split_names(
-    config: ImageFolderConfig, split: str, only: frozenset[str] | None = None
-) -> tuple[dict[str, str], list[str]]:
-    """Return the relative path of each image of a split by its stem, sorted by stem, and the names of all classes.
+    config: ImageFolderConfig, split: str, only: frozenset[str] | None, skipped: frozenset[str]
+) -> tuple[list[str], list[str]]:
+    """Return the relative paths of the images of a split in the order of its sampler, and the names of all classes.
 
-    split: "test" for the images that `hold_out` chooses, "train" for the others; both are all images where it chooses
-    none. only: the stems to choose from; None: all.
+    The arguments are those of `image_folder`.
     """
     names = list_images(config)
     classes = class_names(names)
-    chosen = {stem: name for stem, name in names.items() if only is None or stem in only}
+    chosen = {s: name for s, name in names.items() if (only is None or s in only) and name not in skipped}
     held_out = hold_out(chosen)
-    split_of = {stem: not held_out or (stem in held_out) == (split == "test") for stem in chosen}
-    return {stem: name for stem, name in chosen.items() if split_of[stem]}, classes
+    return [name for s, name in chosen.items() if not held_out or (s in held_out) == (split == "test")], classes
 
 
-def hold_out(stems: Collection[str]) -> frozenset[str]:
-    """Return the tenth of the images, at least one, that is kept from training; it is chosen by the stems alone.
-
-    At least one image of each class stays in training, so that none is returned where each class has but one image.
-    """
-    classes = class_names(stems)
-    class_of = {stem: stem.split("/")[0] if classes else "" for stem in stems}
-    in_training = Counter(class_of.values())
-    held_out: set[str] = set()
-    for stem in sorted(stems, key=lambda stem: derive_seed("held out", stem)):
-        if len(held_out) < max(1, len(stems) // HELD_OUT) and in_training[class_of[stem]] > 1:
-            held_out.add(stem)
-            in_training[class_of[stem]] -= 1
-    return frozenset(held_out)
-
-
-def usable_stems(
+def unreadable_images(
     config: ImageFolderConfig, shape: tuple[int, ...], only: frozenset[str] | None = None
 ) -> frozenset[str]:
-    """Decode all images, or those with the stems `only`; return the stems of those that can be read, log the others."""
-    names = {stem: name for stem, name in list_images(config).items() if only is None or stem in only}
-    unreadable = decode_all(ImageFiles(config, list(names.values()), image_shape(shape)))
+    """Return the relative paths of the images to leave out because they cannot be read, and log which and why.
+
+    All images, or those with the stems `only`, are decoded for it; none are, and none is returned, where bad files are
+    not skipped.
+    """
+    if config.on_bad_file == "stop":
+        return frozenset()
+    names = [name for stem, name in list_images(config).items() if only is None or stem in only]
+    unreadable = decode_all(ImageFiles(config, names, image_shape(shape)))
     tell(unreadable, "skipped")
     if bad := len(unreadable.reasons):
         log.warning("%s: skipped %d of %d images, which cannot be read", config.root, bad, len(names))
-    return frozenset(stem for stem, name in names.items() if name not in unreadable.reasons)
+    return frozenset(unreadable.reasons)
 
 
 def list_images(config: ImageFolderConfig) -> dict[str, str]:
@@ -124,6 +110,11 @@ def list_images(config: ImageFolderConfig) -> dict[str, str]:
             raise UserError(f"{config.root}: {item.name}: {item.problem}")
         names[item.output.removesuffix(".png")] = item.name
     return dict(sorted(names.items()))
+
+
+def stems_of(config: ImageFolderConfig, names: frozenset[str]) -> frozenset[str]:
+    """Return the stems of the images at the relative paths `names`."""
+    return frozenset(stem for stem, name in list_images(config).items() if name in names) if names else frozenset()
 
 
 def class_names(stems: Iterable[str]) -> list[str]:

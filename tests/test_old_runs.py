@@ -33,12 +33,11 @@ RENAMED_KINDS = {
     "drawn-garments": "synthetic-garments",
     "drawn-colours": "synthetic-colors",
 }
-ADDED_FIELDS: dict[str, Any] = {
-    "train.min_steps_apart": 100,
-    "source.on_bad_file": "stop",
-    "target.on_bad_file": "stop",
-}
-"""Those that version 0.1.0 did not have, and their defaults."""
+ADDED = {"image-folder": {"on_bad_file": "stop"}}
+"""Options that a kind of source or target has since, as they were without a choice."""
+
+ADDED_TO_TRAINING = {"min_steps_apart": 100}
+"""Likewise of training; runs of the published pipelines do as before."""
 
 
 def leaves(data: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -51,10 +50,8 @@ def leaves(data: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def settings(config: Config) -> dict[str, Any]:
-    """Return all that a configuration sets; not its summary, which is free to be worded anew, nor what was added."""
-    told = {name: value for name, value in leaves(config.to_dict()) if name != "summary"}
-    assert {name: told[name] for name in ADDED_FIELDS.keys() & told.keys()}.items() <= ADDED_FIELDS.items()
-    return {name: value for name, value in told.items() if name not in ADDED_FIELDS}
+    """Return all that a configuration sets; not its summary, which is free to be worded anew."""
+    return {name: value for name, value in leaves(config.to_dict()) if name != "summary"}
 
 
 def in_new_names(old: dict[str, Any]) -> dict[str, Any]:
@@ -68,6 +65,9 @@ def in_new_names(old: dict[str, Any]) -> dict[str, Any]:
         for name, value in leaves(old)
         if name != "summary"
     }
+    for side in ("source", "target"):
+        told |= {f"{side}.{name}": value for name, value in ADDED.get(told[f"{side}.kind"], {}).items()}
+    told |= {f"train.{name}": value for name, value in ADDED_TO_TRAINING.items()}
     return told | {"objective": "one-step", "path": "linear"} if in_one_step else told | {"objective": "flow"}
 
 
