@@ -67,9 +67,10 @@ class Processes:
         self.leaving = SIGTERM if terminated else SIGINT if interrupted else 0
         return agreed
 
-    def from_main(self, values: list[Any]) -> list[Any]:
-        """Return the main process's `values` on all processes."""
-        return broadcast_object_list(values)
+    def on_main(self, do: Callable[[], T]) -> T:
+        """Return on all processes what `do()` returns, called on the main process alone. It must be picklable."""
+        (result,) = broadcast_object_list([do() if self.is_main else None])
+        return result
 
     def is_peer_failure(self, error: Exception) -> bool:
         """Return whether `error` is what a collective operation raises after another process has died."""

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from PIL import Image
 from torch import Tensor
 
 from flowferry.configs.components import ImageFolderConfig
@@ -19,31 +18,10 @@ from flowferry.datasets.base import Sampler
 from flowferry.datasets.builders import build_splits
 from flowferry.datasets.image_folder import image_folder
 from flowferry.datasets.streaming import ImageFiles
+from picture_folders import half, no_header, noisy_png, pictures
 
 CPU = torch.device("cpu")
 SHAPE = (3, 8, 8)
-
-
-def noisy_png(path: Path, number: int, size: tuple[int, int] = (24, 24)) -> None:
-    """Write an image of noise whose top left pixel shows its number."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pixels = torch.randint(256, (*reversed(size), 3), generator=torch.Generator().manual_seed(number)).byte()
-    Image.fromarray(pixels.numpy()).save(path)
-
-
-def pictures(root: Path, count: int) -> Path:
-    for number in range(count):
-        noisy_png(root / f"{number:03d}.png", number)
-    return root
-
-
-def no_header(path: Path) -> None:
-    path.write_bytes(b"no image at all")
-
-
-def half(path: Path) -> None:
-    """Cut an image behind its header."""
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
 def of(a: Path, b: Path, on_bad_file: str = "stop", cache_mb: int = 2048, **changes: object) -> Config:
