@@ -156,6 +156,9 @@ class ImageFolderConfig(ReadConfig, SamplerComponent):
     """Follow symbolic links to folders, and to files outside the folder, too; otherwise they are passed over."""
     cache_mb: Annotated[int, Range(0)] = 2048
     """Keep decoded images in memory up to this many MB; beyond it, worker processes decode them again each epoch."""
+    on_bad_file: Literal["stop", "skip"] = "stop"
+    """When an image file cannot be read: stop and name it, or leave it out; for that, all files are decoded once before
+    the first step."""
     augment: AugmentConfig = field(default_factory=AugmentConfig)
 
 

@@ -14,11 +14,11 @@ from flowferry.configs.schema import COMPONENTS, Config
 from flowferry.configs.validation import UserError
 
 MAY_CHANGE = {
-    *("name", "summary", "source.cache_mb", "target.cache_mb"),
+    *("name", "summary", "source.cache_mb", "target.cache_mb", "source.on_bad_file", "target.on_bad_file"),
     *("train.epochs", "train.max_steps", "train.minutes"),
     *("train.accumulate", "train.precision", "train.threads", "train.on_nonfinite"),
     *("train.checkpoint_epochs", "train.checkpoint_steps", "train.keep_checkpoints"),
-    *("train.show_epochs", "train.eval_samples"),
+    *("train.show_epochs", "train.min_steps_apart", "train.eval_samples"),
 }
 """How long, how often and on what machine a run trains, and how it is shown; not what it learns from what. The solver
 may change too."""

@@ -29,6 +29,8 @@ class TrainOptions:
     """Print and draw which source samples will be paired with which target samples, and exit."""
     dry_run: bool = False
     """Load everything, take one step in memory, print what would be trained and exit; nothing is written."""
+    allow_changed_data: bool = False
+    """Go on with a run although image files of its folders were added, removed or changed since."""
     source_kind: Annotated[str | None, arg(name="source")] = None
     """Another source for the pipeline, by its kind; its own options follow as --source.OPTION."""
     target_kind: Annotated[str | None, arg(name="target")] = None

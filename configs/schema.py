@@ -74,7 +74,8 @@ class TrainConfig(Validated):
     lr_final: Annotated[float, Range(0, 1)] = 0.1
     """Factor on the learning rate at the end of training, for every schedule but constant."""
     warmup_steps: Annotated[int, Range(0)] = 0
-    """Steps over which the learning rate first rises linearly from zero, whatever the schedule."""
+    """Steps over which the learning rate first rises linearly from zero, whatever the schedule; in a short run, the
+    first quarter at most."""
     clip_norm: Annotated[float | None, Positive] = None
     """Clip the norm of the whole gradient to this; None: do not clip."""
     on_nonfinite: Literal["stop", "skip"] = "stop"
@@ -95,6 +96,9 @@ class TrainConfig(Validated):
     """How many of the newest checkpoints to keep."""
     show_epochs: Annotated[int, Range(0)] = 1
     """Evaluate and draw the sheets every this many epochs, and after the first; 0: only at the end."""
+    min_steps_apart: Annotated[int, Range(1)] = 100
+    """Where epochs are short: take at least this many steps between two checkpoints, or two evaluations, that are due
+    by epoch."""
     eval_samples: Annotated[int, Range(0)] = 0
     """Test samples to translate at each evaluation, for their Fréchet distance; 0: none."""
 

@@ -1,6 +1,7 @@
 """Build the source and target of a configuration."""
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -12,14 +13,17 @@ from torch import Tensor
 from flowferry.configs.components import AugmentConfig, ImageFolderConfig, SamplerConfig, augmentation_of
 from flowferry.configs.schema import Config
 from flowferry.configs.validation import UserError
+from flowferry.datasets.bad_files import CollectedBadFiles
 from flowferry.datasets.base import Labeled, Sampler
 from flowferry.datasets.classes import check_same_classes
 from flowferry.datasets.downloads import DOWNLOADS, Download, downloaded
-from flowferry.datasets.image_folder import common_stems, image_folder
+from flowferry.datasets.image_folder import common_stems, image_folder, pair_name, unreadable_images
 from flowferry.datasets.in_memory import InMemory
 from flowferry.datasets.synthetic import draw_colors, draw_digits, draw_garments
 from flowferry.datasets.toy import Gaussian, GaussianRing, Moons
 from flowferry.datasets.wrappers import Augmented, Noisy
+
+log = logging.getLogger("flowferry")
 
 Split = Literal["train", "test"]
 
@@ -32,7 +36,9 @@ class Request(NamedTuple):
     split: Split
     device: torch.device
     only: frozenset[str] | None = None
-    """Of image folders: the stems of the images that have a partner."""
+    """Of image folders: the stems of the images that have a partner; None: all images."""
+    skipped: frozenset[str] | None = None
+    """Of image folders: the relative paths of the images to leave out; None: those that cannot be read, if it skips."""
 
 
 Builder = Callable[[Any, Request], Sampler]
@@ -60,7 +66,7 @@ SAMPLERS: dict[str, Builder] = {
     "synthetic-digits": partial(from_drawing, draw_digits),
     "synthetic-garments": partial(from_drawing, draw_garments),
     "synthetic-colors": partial(from_drawing, draw_colors),
-    "image-folder": lambda c, request: image_folder(c, request.shape, request.split, request.device, request.only),
+    "image-folder": lambda c, r: image_folder(c, r.shape, r.split, r.device, r.only, r.skipped),
     **{kind: partial(from_download, data_set) for kind, data_set in DOWNLOADS.items()},
 }
 
@@ -78,15 +84,16 @@ def build_sampler(
     split: Split,
     device: torch.device,
     only: frozenset[str] | None = None,
+    skipped: frozenset[str] | None = None,
 ) -> Sampler:
     """Return the sampler that `config` describes.
 
-    only: of an image folder, the relative paths without endings to keep. Raises UserError if the data is missing or
-    its samples are not of `shape`.
+    only, skipped: of an image folder, as `Request` has them. Raises UserError if the data is missing or its samples are
+    not of `shape`.
     """
     if config.from_target:
         raise UserError(f"{config.kind}: got a target, expected a source, because it is made of the target's images")
-    sampler = SAMPLERS[config.kind](config, Request(tuple(shape), Path(data_root), split, device, only))
+    sampler = SAMPLERS[config.kind](config, Request(tuple(shape), Path(data_root), split, device, only, skipped))
     if tuple(sampler.shape) != tuple(shape):
         raise UserError(f"{config.kind}: got samples of shape {sampler.shape}, expected the pipeline's {shape}")
     if split == "train" and (augment := augmentation_of(config)) != AugmentConfig():
@@ -103,25 +110,85 @@ def build_source(
     device: torch.device,
     target: Sampler | None = None,
     only: frozenset[str] | None = None,
+    skipped: frozenset[str] | None = None,
 ) -> Sampler:
     """Return a pipeline's source. target: already built, for a source that is made of it."""
     where: Any = {"data_root": data_root, "split": split, "device": device}
     if config.source.from_target:
         clean = target or build_sampler(config.target, config.shape, **where)
         return FROM_TARGET[config.source.kind](config.source, clean)
-    return build_sampler(config.source, config.shape, **where, only=only)
+    return build_sampler(config.source, config.shape, **where, only=only, skipped=skipped)
 
 
-def build_samplers(config: Config, *, data_root: Path, split: Split, device: torch.device) -> tuple[Sampler, Sampler]:
-    """Return a pipeline's source and target.
+class Usable(NamedTuple):
+    """Which images of a pipeline's folders to take."""
 
-    Raises UserError as `build_sampler` does, and where the two do not go together.
+    pairs: frozenset[str] | None
+    """The stems (relative paths without endings) of the images that are whole pairs; None: not two paired folders."""
+    bad_sources: frozenset[str]
+    """The relative paths of the images that cannot be read and are skipped."""
+    bad_targets: frozenset[str]
+    """Likewise."""
+
+
+def usable_images(config: Config) -> Usable:
+    """Return which images of a pipeline's folders have a partner, if it is paired, and can be read, if it skips.
+
+    Raises UserError where there are no pairs, or images without a partner that are not allowed.
     """
     check_same_classes(config)
-    only = paired_stems(config) if config.is_paired else None
-    where: Any = {"data_root": data_root, "split": split, "device": device, "only": only}
-    target = build_sampler(config.target, config.shape, **where)
-    source = build_source(config, **where, target=target)
+    pairs = paired_stems(config) if config.is_paired else None
+    folders = [side if isinstance(side, ImageFolderConfig) else None for side in (config.source, config.target)]
+    bad = [unreadable_images(side, config.shape, pairs) if side else frozenset() for side in folders]
+    broken = frozenset(pair_name(name) for names in bad for name in names)
+    if pairs and broken:
+        message = "coupling given: left out %d of %d pairs, of which an image cannot be read"
+        log.warning(message, len(broken), len(pairs))
+        pairs -= broken
+    return Usable(pairs, *bad)
+
+
+def build_samplers(
+    config: Config, *, data_root: Path, split: Split, device: torch.device, usable: Usable | None = None
+) -> tuple[Sampler, Sampler]:
+    """Return a pipeline's source and target in one split, as `build_splits` does."""
+    (pair,) = build_splits(config, data_root=data_root, splits=(split,), device=device, usable=usable)
+    return pair
+
+
+def build_splits(
+    config: Config, *, data_root: Path, splits: Sequence[Split], device: torch.device, usable: Usable | None = None
+) -> list[tuple[Sampler, Sampler]]:
+    """Return a pipeline's source and target in each of the splits.
+
+    usable: which images of folders to take; None: those of `usable_images`. Raises UserError as `build_sampler` does,
+    and where the two do not go together; BadFiles names the bad files of both sides and all splits.
+    """
+    usable = usable or usable_images(config)
+    bad = CollectedBadFiles()
+    where: Any = {"data_root": data_root, "device": device}
+    built = [build_pair(config, usable, bad, split=split, **where) for split in splits]
+    bad.raise_all()
+    pairs = [pair for pair in built if pair is not None]
+    for source, target in pairs:
+        check_pair(config, source, target)
+    return pairs
+
+
+def build_pair(config: Config, usable: Usable, bad: CollectedBadFiles, **where: Any) -> tuple[Sampler, Sampler] | None:
+    """Return source and target in one split; None where `bad` caught what is wrong with their files."""
+    source = target = None
+    with bad:
+        target = build_sampler(config.target, config.shape, **where, only=usable.pairs, skipped=usable.bad_targets)
+    if target is not None or not config.source.from_target:
+        with bad:
+            which: Any = {"only": usable.pairs, "skipped": usable.bad_sources}
+            source = build_source(config, **where, **which, target=target)
+    return None if source is None or target is None else (source, target)
+
+
+def check_pair(config: Config, source: Sampler, target: Sampler) -> None:
+    """Raise UserError where a pipeline's source and target do not go together."""
     if config.num_classes and target.num_classes != config.num_classes:
         raise UserError(f"{config.target.kind}: got {target.num_classes} classes, expected {config.num_classes}")
     if config.infer_labels and source.num_classes != config.num_classes:
@@ -135,7 +202,6 @@ def build_samplers(config: Config, *, data_root: Path, split: Split, device: tor
             f"coupling given: got {sizes[0]} samples of {config.source.kind} and {sizes[1]} of {config.target.kind}, "
             "expected as many of both"
         )
-    return source, target
 
 
 def paired_stems(config: Config) -> frozenset[str] | None:

@@ -1,5 +1,6 @@
 """Samplers of image folders: images are kept as uint8 if they fit in memory, otherwise decoded when needed."""
 
+import logging
 from collections import Counter
 from collections.abc import Collection
 from pathlib import Path
@@ -9,14 +10,16 @@ import torch
 from flowferry.configs.components import ImageFolderConfig
 from flowferry.configs.names import one_line, same_form, with_code_points
 from flowferry.configs.validation import UserError
+from flowferry.datasets.bad_files import MAX_LISTED, tell
 from flowferry.datasets.base import Sampler
+from flowferry.datasets.file_checks import check_headers, decode_all
 from flowferry.datasets.file_tree import Tree, stem_of
+from flowferry.datasets.held_out import hold_out
 from flowferry.datasets.image_io import check_background
 from flowferry.datasets.in_memory import InMemory
-from flowferry.datasets.rng import derive_seed
-from flowferry.datasets.streaming import MAX_LISTED, ImageFiles, Streamed, load_all
+from flowferry.datasets.streaming import ImageFiles, Streamed, load_all
 
-HELD_OUT = 10  # one image in this many is held out of training, for the split "test"
+log = logging.getLogger("flowferry")
 
 
 def image_folder(
@@ -25,37 +28,77 @@ def image_folder(
     split: str,
     device: torch.device,
     only: frozenset[str] | None = None,
+    skipped: frozenset[str] | None = None,
 ) -> Sampler:
     """Return a sampler of the images of a folder and its sub-folders, of `shape` (C, H, W), C = 1 or 3.
 
     The sub-folders at the first level are the classes, as `checked_classes` orders them, if every image lies in one;
     otherwise the images are unlabeled.
 
-    split: "train", or "test" for the tenth of the stems (relative paths without endings), at least one, whose images
-    are held out; only the stems decide which, and the images of a single stem are in both. only: the stems to keep,
-    of `pair_name`; None: all.
+    split: "train", or "test" for the images that `hold_out` chooses by their stems (relative paths without endings);
+    both are all images where it chooses none. only: the stems to keep, of `pair_name`; None: all. skipped: the relative
+    paths to leave out; None: those that the configuration leaves out.
 
     Raises UserError for a bad folder, shape or background, where there are no images, where the classes are not those
-    that the configuration names, and where some images cannot be read; a `Streamed` sampler finds those only when it
-    draws them.
+    that the configuration names, and BadFiles where some images cannot be read; a `Streamed` sampler finds what is
+    damaged behind its header only when it draws it.
     """
+    channels, height, width = image_shape(shape)
+    check_background(config.background)
+    skipped = unreadable_images(config, shape, only) if skipped is None else skipped
+    names, classes = split_names(config, split, only, skipped)
+    if not names:
+        raise UserError(f"image-folder: got no images to {split} on in {config.root}, expected at least one")
+    labels = torch.tensor([classes.index(class_of(name)) for name in names]) if classes else None
+    files = ImageFiles(config, names, (channels, height, width))
+    if len(names) * channels * height * width <= config.cache_mb * 2**20:
+        return InMemory(load_all(files), labels, num_classes=len(classes), device=device)
+    if config.on_bad_file == "stop":  # else all of them were decoded
+        check_headers(files)
+    return Streamed(files, labels, num_classes=len(classes), device=device)
+
+
+def image_shape(shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """Return `shape`. Raises UserError unless it is (1 or 3, height, width)."""
     if len(shape) != 3 or shape[0] not in (1, 3):
         raise UserError(f"image-folder: got the shape {shape}, expected (1 or 3, height, width)")
-    check_background(config.background)
+    channels, height, width = shape
+    return channels, height, width
+
+
+def split_names(
+    config: ImageFolderConfig, split: str, only: frozenset[str] | None, skipped: frozenset[str]
+) -> tuple[list[str], tuple[str, ...]]:
+    """Return the relative paths of the images of a split in the order of its sampler, and the names of all classes.
+
+    The arguments are those of `image_folder`.
+    """
     names: Collection[str] = list_images(config).values()
     stem = stem_of if only is None else pair_name
     if only is not None:  # in an order that both folders have, however each of them writes its names
         names = sorted((name for name in names if pair_name(name) in only), key=pair_name)
-    classes = checked_classes(config, names)
-    stems = list(dict.fromkeys(map(stem, names)))
-    held_out = set(sorted(stems, key=lambda one: derive_seed("held out", one))[: max(1, len(stems) // HELD_OUT)])
-    chosen = [name for name in names if len(stems) == 1 or (stem(name) in held_out) == (split == "test")]
-    labels = torch.tensor([classes.index(class_of(name)) for name in chosen]) if classes else None
-    channels, height, width = shape
-    files = ImageFiles(config, chosen, (channels, height, width))
-    if len(chosen) * channels * height * width <= config.cache_mb * 2**20:
-        return InMemory(load_all(files), labels, num_classes=len(classes), device=device)
-    return Streamed(files, labels, num_classes=len(classes), device=device)
+    kept = [name for name in names if name not in skipped]
+    held_out = hold_out(set(map(stem, kept)))
+    chosen = [name for name in kept if not held_out or (stem(name) in held_out) == (split == "test")]
+    return chosen, checked_classes(config, names)
+
+
+def unreadable_images(
+    config: ImageFolderConfig, shape: tuple[int, ...], only: frozenset[str] | None = None
+) -> frozenset[str]:
+    """Return the relative paths of the images to leave out because they cannot be read, and log which and why.
+
+    All images, or those with the stems `only`, are decoded for it; none are, and none is returned, where bad files are
+    not skipped.
+    """
+    if config.on_bad_file == "stop":
+        return frozenset()
+    names = [name for name in list_images(config).values() if only is None or pair_name(name) in only]
+    unreadable = decode_all(ImageFiles(config, names, image_shape(shape)))
+    tell(unreadable, "skipped")
+    if bad := len(unreadable.reasons):
+        log.warning("%s: skipped %d of %d images, which cannot be read", config.root, bad, len(names))
+    return frozenset(unreadable.reasons)
 
 
 def list_images(config: ImageFolderConfig) -> dict[str, str]:

@@ -13,13 +13,13 @@ from tqdm import tqdm
 
 from flowferry.configs.components import ImageFolderConfig
 from flowferry.configs.validation import UserError
+from flowferry.datasets.bad_files import BadFiles, Unreadable
 from flowferry.datasets.base import Batch
 from flowferry.datasets.image_io import decode, pixels_of, read
 from flowferry.datasets.in_memory import indices_of, order_of
 from flowferry.datasets.look_ahead import look_ahead
 from flowferry.datasets.pixels import to_images
 
-MAX_LISTED = 5  # names that an error lists
 THREADS = min(8, os.cpu_count() or 1)  # that decode
 
 
@@ -43,7 +43,7 @@ class ImageFiles:
             # Copied by NumPy: torch would start threads of its own for it, in each of the threads that decode.
             return torch.from_numpy(np.ascontiguousarray(pixels.numpy()))
         except UserError as error:
-            return f"{self.names[index]}: {error}"
+            return str(error)
 
     def batch(self, indices: Sequence[int]) -> list[Tensor | str]:
         """Return the images with these indices, decoded in this thread."""
@@ -54,7 +54,7 @@ class Streamed:
     """Images that are decoded batch by batch, in the order of `InMemory`.
 
     While batches are drawn one after the other, threads decode the next two ahead. labels: int64 [N] on the CPU, or
-    None. A draw raises UserError naming files that cannot be read.
+    None. A draw raises BadFiles where some of its files cannot be read.
     """
 
     def __init__(self, files: ImageFiles, labels: Tensor | None, *, num_classes: int, device: torch.device) -> None:
@@ -76,13 +76,13 @@ class Streamed:
                 self._ahead = decode_ahead(self.files, chain.from_iterable(batches), depth=2 * count)
             decoded = list(islice(self._ahead, count))
         self._next = (count, seed, step + 1)
-        images = to_images(stack(decoded, self.files.config).to(self.device))
+        images = to_images(stack(self.files, chosen, decoded).to(self.device))
         return Batch(images, None if self.labels is None else self.labels[chosen].to(self.device))
 
     def sample_by_label(self, labels: Tensor, *, seed: int, step: int) -> Batch:
         """Return a random image of each of the labels int64 [B], decoded in this thread."""
-        chosen = indices_of(labels.cpu(), self.labels, seed, step)
-        images = stack(self.files.batch(chosen.tolist()), self.files.config)
+        chosen = indices_of(labels.cpu(), self.labels, seed, step).tolist()
+        images = stack(self.files, chosen, self.files.batch(chosen))
         return Batch(to_images(images.to(self.device)), labels)
 
     def _indices(self, count: int, seed: int, step: int) -> list[int]:
@@ -98,20 +98,17 @@ def decode_ahead(files: ImageFiles, indices: Iterable[int], *, depth: int) -> It
     return look_ahead(files.__getitem__, indices, threads=THREADS, depth=depth)
 
 
-def stack(decoded: Sequence[Tensor | str], config: ImageFolderConfig) -> Tensor:
-    """Return images as uint8 [N, C, H, W]. Raises UserError naming those that could not be read."""
-    images = [one for one in decoded if not isinstance(one, str)]
-    problems = [one for one in decoded if isinstance(one, str)]
-    if problems:
-        listed = "; ".join(problems[:MAX_LISTED]) + ("; …" if len(problems) > MAX_LISTED else "")
-        raise UserError(
-            f"{config.root}: {len(problems)} of {len(decoded)} images cannot be read: {listed}; remove or repair them"
-        )
-    return torch.stack(images)
+def stack(files: ImageFiles, indices: Sequence[int], decoded: Sequence[Tensor | str]) -> Tensor:
+    """Return the images with these indices as uint8 [N, C, H, W]. Raises BadFiles where some could not be read."""
+    pairs = zip(indices, decoded, strict=True)
+    if reasons := {files.names[index]: one for index, one in pairs if isinstance(one, str)}:
+        raise BadFiles(Unreadable(files.config.root, reasons))
+    return torch.stack([one for one in decoded if not isinstance(one, str)])
 
 
 def load_all(files: ImageFiles) -> Tensor:
-    """Return all images as uint8 [N, C, H, W]. Raises UserError naming those that cannot be read."""
-    decoded = decode_ahead(files, range(len(files)), depth=4 * THREADS)
+    """Return all images as uint8 [N, C, H, W]. Raises BadFiles where some cannot be read."""
+    everything = range(len(files))
+    decoded = decode_ahead(files, everything, depth=4 * THREADS)
     bar = tqdm(decoded, desc=files.config.root, total=len(files), unit="image", leave=False, delay=2)
-    return stack(list(bar), files.config)
+    return stack(files, everything, list(bar))

@@ -132,12 +132,14 @@ class Report(Studies):
             return ""  # noise does not fit an image file: it exceeds [-1, 1]
         given, result = self.out / "input", self.out / "translated"
         given.mkdir(exist_ok=True)
-        for index, image in enumerate(grids.shown_sources(self.run.pipeline, self.run.test[0], 16)[0]):
+        images, _ = grids.shown_sources(self.run.pipeline, self.run.test[0], 16)
+        for index, image in enumerate(images):
             to_pil(image).save(given / f"{index:02d}.png")
         options = TranslateOptions(pipeline=str(self.run.folder), input=given, output=result)
         translate.run(options)
         return (
-            "## A translated folder\n\n16 test images in [input/](input), as files, and in [translated/](translated)."
+            f"## A translated folder\n\n{len(images)} test images in [input/](input), as files, and in "
+            "[translated/](translated)."
         )
 
     @property

@@ -10,7 +10,7 @@ from PIL import Image
 from flowferry.configs.components import AugmentConfig
 from flowferry.configs.schema import Config
 from flowferry.datasets.base import Sampler
-from flowferry.datasets.builders import build_samplers
+from flowferry.datasets.builders import build_splits
 from flowferry.pipelines.pipeline import Pipeline
 from flowferry.pipelines.storage import checkpoint, weights
 from flowferry.pipelines.training.batches import steps_per_epoch
@@ -36,10 +36,8 @@ class RunFolder:
         """Load the run in `folder`, with its data. Raises UserError where there are no weights or no data."""
         pipeline = Pipeline.from_pretrained(folder)
         config = without_augmentation(pipeline.config)
-        train, test = (
-            build_samplers(config, data_root=data_root, split=split, device=pipeline.device)
-            for split in ("train", "test")
-        )
+        splits: Any = {"splits": ("train", "test"), "data_root": data_root, "device": pipeline.device}
+        train, test = build_splits(config, **splits)
         return cls(folder, pipeline, read_metrics(folder / "metrics.jsonl"), train, test)
 
     @property

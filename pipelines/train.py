@@ -6,23 +6,25 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from flowferry.configs.diff import refuse_changes
 from flowferry.configs.locations import classifier_folder
 from flowferry.configs.options import TrainOptions
-from flowferry.configs.schema import Config, read_config
-from flowferry.datasets.builders import build_samplers
+from flowferry.configs.schema import Config
+from flowferry.datasets.bad_files import BadFiles
+from flowferry.datasets.builders import build_splits, usable_images
 from flowferry.pipelines import inspect_pairs
 from flowferry.pipelines.evaluation.classifier import label_classifier_of
 from flowferry.pipelines.pipeline import Pipeline
-from flowferry.pipelines.storage import checkpoint, weights
+from flowferry.pipelines.storage import weights
+from flowferry.pipelines.training import few_images, image_lists
 from flowferry.pipelines.training.batches import steps_per_epoch
+from flowferry.pipelines.training.checkpoints import Checkpoints
 from flowferry.pipelines.training.class_names import with_class_names
 from flowferry.pipelines.training.distributed import Processes
-from flowferry.pipelines.training.logger import RunLogger, last_evaluated, open_logger, progress_bar, show_progress
+from flowferry.pipelines.training.endings import UNWRITABLE, report_failure, report_finish
+from flowferry.pipelines.training.logger import RunLogger, open_logger, progress_bar, show_progress
 from flowferry.pipelines.training.nonfinite import Metrics, NonFinite, check_finite
 from flowferry.pipelines.training.pending import PendingSteps
 from flowferry.pipelines.training.progress import Progress
@@ -36,8 +38,6 @@ from flowferry.pipelines.visualization.select import visuals
 
 log = logging.getLogger("flowferry")
 
-UNWRITABLE = (OSError, SafetensorError)  # a full disk; a folder that is gone, or read-only by now
-
 
 def run(options: TrainOptions) -> int:
     """Train, inspect the pairs, or try one step; return the process's exit code."""
@@ -47,7 +47,7 @@ def run(options: TrainOptions) -> int:
     if options.dry_run:
         return trainer.dry_run()
     with trainer.processes.alone_in(options.folder):
-        return trainer.run()
+        return trainer.run(allow_changed_data=options.allow_changed_data)
 
 
 class Trainer:
@@ -60,22 +60,28 @@ class Trainer:
         self.folder, self.data_root, self.processes = folder, data_root, Processes(config.train)
         self.config = config = with_class_names(config, folder, self.processes.log_main)
         device = self.processes.accelerator.device
-        load = partial(build_samplers, config, data_root=data_root, device=device)
-        source, target = self.processes.main_first(partial(load, split="train"))
-        self.test = self.processes.main_first(partial(load, split="test"))
+        usable = self.processes.on_main(partial(usable_images, config))
+        where: Any = {"data_root": data_root, "device": device, "usable": usable}
+        load = partial(build_splits, config, splits=("train", "test"), **where)
+        (source, target), self.test = self.processes.main_first(load)
         self.train_step = TrainStep(config, self.processes.accelerator, source, target)
         self.eval_pipeline = Pipeline(config, self.train_step.eval_model)
         self.validation = Validation(config, target, self.test, data_root, classifier_folder(folder))
         self.progress = Progress(config.train, steps_per_epoch(config.train, target))
         self.pending = PendingSteps(config.train.batch_size)
+        self.checkpoints = Checkpoints(folder, config, image_lists.list_images(config, usable))
         self.logger: RunLogger | None = None  # on the main process alone
 
     # --- the run -------------------------------------------------------------------------------------
 
-    def run(self) -> int:
+    def run(self, *, allow_changed_data: bool = False) -> int:
         """Train to the end, or until a signal asks to stop; return the process's exit code."""
-        self.resume()
+        parts = self.processes, self.train_step, self.progress
+        self.checkpoints.resume(*parts, allow_changed_data=allow_changed_data)
+        self.pending.seconds = self.progress.seconds
         self.processes.log_main("%s", self.describe())
+        if note := few_images.note(self.config, self.progress, self.train_step.target.size):
+            self.processes.log_main("%s", note)
         if self.progress.is_done and not self.progress.should_evaluate():
             advice = "raise --train.epochs or --train.minutes to go on"
             self.processes.log_main("%s is trained to step %d; %s", self.folder, self.progress.step, advice)
@@ -94,13 +100,14 @@ class Trainer:
             if self.logger is not None:
                 self.logger.close()
             self.processes.shutdown()
-        except (RuntimeError, *UNWRITABLE) as problem:
-            return self.report_failure(problem)
+        except (BadFiles, RuntimeError, *UNWRITABLE) as problem:
+            reason = self.rescue(problem) if isinstance(problem, BadFiles) else problem
+            return report_failure(reason, self.progress, self.checkpoints.last, self.processes)
         finally:
             bar.close()
             if self.logger is not None:
                 self.logger.abandon()
-        return self.report_finish()
+        return report_finish(self.folder, self.progress, self.processes)
 
     def loop(self, bar: tqdm) -> None:
         """Take steps to the end; read, evaluate and save when due. Raises NonFinite."""
@@ -133,6 +140,11 @@ class Trainer:
         """Read and log the pending steps, and agree on whether to stop; return the last one's metrics."""
         rows = self.pending.pop_metrics()
         self.sync_state()
+        self.log_steps(rows)
+        return rows[-1][1]
+
+    def log_steps(self, rows: list[tuple[int, Metrics]]) -> None:
+        """Log steps by their numbers. Raises NonFinite where one ends the run."""
         train, scales_loss, progress = self.config.train, self.train_step.scales_loss, self.progress
         for step, values in rows:
             checked = check_finite(step, values, train, scales_loss=scales_loss, skipped=progress.skipped)
@@ -143,7 +155,6 @@ class Trainer:
                 self.processes.log_main(message, step, progress.skipped, *result)
             if self.logger is not None:
                 self.logger.log_metrics(step, checked)
-        return rows[-1][1]
 
     def sync_state(self) -> None:
         """Agree with the other processes on whether to stop, and on the training time so far."""
@@ -192,59 +203,34 @@ class Trainer:
         self.sync_state()
 
     def save(self) -> None:
+        """Save the run, and wait until that is done."""
+        if self.processes.is_main:
+            self.write()
+        self.processes.accelerator.wait_for_everyone()
+
+    def write(self) -> None:
         """Write the log, the weights, and last the checkpoint, whose presence means that all of them are complete."""
         if self.logger is not None:
             self.logger.flush()
-            progress, keep = self.progress, self.config.train.keep_checkpoints
-            self.eval_pipeline.save_pretrained(self.folder / "model", step=progress.step)
-            state = progress.state() | self.train_step.state()
-            checkpoint.save(self.folder / "checkpoints", progress.step, self.train_step.tensors(), state, keep=keep)
-        self.processes.accelerator.wait_for_everyone()
+        self.eval_pipeline.save_pretrained(self.folder / "model", step=self.progress.step)
+        self.checkpoints.save(self.train_step, self.progress)
 
-    def resume(self) -> None:
-        """Resume from the newest intact checkpoint, on all processes. Raises UserError if it is another run's."""
-        found: list[Any] = [None, 0]
-        if self.processes.is_main:
-            path, broken = checkpoint.newest(self.folder / "checkpoints")
-            for problem in broken:
-                log.warning("broken checkpoint skipped: %s", problem)
-            found = [path, last_evaluated(self.folder / "metrics.jsonl")]
-        path, evaluated_at = self.processes.from_main(found)
-        if path is None:
-            return
-        refuse_changes(read_config(self.folder / "config.json"), self.config, self.folder)
-        tensors, state = checkpoint.load(path)
-        self.train_step.load(tensors, state, what=str(path))
-        self.progress.load(state, evaluated_at=evaluated_at)
-        self.pending.seconds = self.progress.seconds
-        self.processes.log_main("resuming from %s", path)
+    def rescue(self, problem: BadFiles) -> Exception:
+        """Save the steps that were taken before `problem` came up; return it, or what prevented that.
 
-    # --- messages ------------------------------------------------------------------------------------
+        The other processes are not waited for: maybe the file can be read on their disks, and they train on.
+        """
+        try:
+            self.log_steps(self.pending.pop_metrics())
+            self.progress.seconds = self.pending.seconds
+            image_lists.forget_sizes(self.checkpoints.images, self.config, problem.folders)
+            if self.processes.is_main and self.progress.step > 0:
+                self.write()
+        except (NonFinite, *UNWRITABLE) as worse:
+            return worse
+        return problem
 
     def describe(self) -> str:
         """Return what is about to be trained, in one line."""
         data_and_network, length = self.train_step.describe(), self.progress.describe()
         return f"{self.config.name}: {data_and_network}; {length}; {self.processes.describe()}"
-
-    def report_failure(self, problem: Exception) -> int:
-        """Log in one line what ended the run early, and return the exit code; re-raise what was not expected."""
-        step, last = self.progress.step, next(iter(checkpoint.published(self.folder / "checkpoints")), "none")
-        if isinstance(problem, NonFinite):
-            self.processes.log_main("stopped at %s. Last checkpoint: %s", problem, last)
-        elif isinstance(problem, UNWRITABLE):
-            self.processes.log_main("stopped at step %d: %s; last checkpoint: %s", step, problem, last)
-        elif self.processes.is_peer_failure(problem):
-            log.error("stopped after step %d: another process is gone; last checkpoint: %s", step, last)
-        else:
-            raise problem
-        return 1
-
-    def report_finish(self) -> int:
-        """Log where the run ended, and return the exit code."""
-        if signal := self.processes.leaving:
-            message = "stopped by a signal: step %d is saved; the same command resumes there"
-            self.processes.log_main(message, self.progress.step)
-            return 128 + signal
-        message = "trained to step %d in %.1f minutes: weights in %s"
-        self.processes.log_main(message, self.progress.step, self.progress.seconds / 60, self.folder / "model")
-        return 0

@@ -33,9 +33,12 @@ RENAMED_KINDS = {
     "drawn-garments": "synthetic-garments",
     "drawn-colours": "synthetic-colors",
 }
-
-ADDED = {"image-folder": {"classes": [], "follow_links": False}}
+READING = {"range": None, "max_pixels": 2**28, "strict": False}
+ADDED = {"image-folder": {"on_bad_file": "stop", "classes": [], "follow_links": False, **READING}}
 """Options that a kind of source or target has since, as they were without a choice."""
+
+ADDED_TO_TRAINING = {"min_steps_apart": 100}
+"""Likewise of training; runs of the published pipelines do as before."""
 
 
 def leaves(data: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -65,6 +68,7 @@ def in_new_names(old: dict[str, Any]) -> dict[str, Any]:
     }
     for side in ("source", "target"):
         told |= {f"{side}.{name}": value for name, value in ADDED.get(told[f"{side}.kind"], {}).items()}
+    told |= {f"train.{name}": value for name, value in ADDED_TO_TRAINING.items()}
     return told | {"objective": "one-step", "path": "linear"} if in_one_step else told | {"objective": "flow"}
 
 

@@ -20,7 +20,7 @@ MANIFEST = "manifest.json"
 
 
 def save(folder: Path, step: int, tensors: dict[str, dict[str, Tensor]], state: dict[str, Any], *, keep: int) -> Path:
-    """Publish `folder/step-NNNNNNN`, return it, and prune all but the `keep` newest.
+    """Publish `folder/step-NNNNNNN`, in place of one that is there, return it, and prune all but the `keep` newest.
 
     tensors: groups by name, each a flat dict, one file per group; state: what JSON can hold.
     """
@@ -31,12 +31,14 @@ def save(folder: Path, step: int, tensors: dict[str, dict[str, Tensor]], state: 
     aside.mkdir(parents=True)
     try:
         write(aside, step, tensors, state)
+        if final.exists():
+            os.replace(final, folder / f".{final.name}.old.part")
         os.replace(aside, final)
     except Exception:  # such as a full disk, which the rest of the checkpoint would keep full
         shutil.rmtree(aside, ignore_errors=True)
         raise
     flush(folder)
-    for old in published(folder)[keep:]:
+    for old in (*published(folder)[keep:], *folder.glob(".step-*.old.part")):
         shutil.rmtree(old)
     return final
 

@@ -65,17 +65,9 @@ class Processes:
     @contextmanager
     def alone_in(self, folder: Path) -> Iterator[None]:
         """Hold the lock of a run's folder. Raises UserError on all processes if another run does, or for a bad disk."""
-        lock, problem = FolderLock(folder), None
-        if self.is_main:
-            try:
-                lock.acquire()
-                try_flush(folder)
-            except OSError as error:
-                problem = f"--output-dir: {folder} cannot be written to ({error.strerror or error})"
-            except UserError as error:
-                problem = f"--output-dir: {error}"
+        lock = FolderLock(folder)
         try:
-            (problem,) = self.from_main([problem])
+            problem = self.on_main(lambda: locking_problem(lock))
             if problem is not None:
                 raise UserError(problem)
             yield
@@ -91,9 +83,10 @@ class Processes:
         self.leaving = SIGTERM if terminated else SIGINT if interrupted else 0
         return agreed
 
-    def from_main(self, values: list[Any]) -> list[Any]:
-        """Return the main process's `values` on all processes."""
-        return broadcast_object_list(values)
+    def on_main(self, do: Callable[[], T]) -> T:
+        """Return on all processes what `do()` returns, called on the main process alone. It must be picklable."""
+        (result,) = broadcast_object_list([do() if self.is_main else None])
+        return result
 
     def is_peer_failure(self, error: Exception) -> bool:
         """Return whether `error` is what a collective operation raises after another process has died."""
@@ -108,6 +101,18 @@ class Processes:
     def shutdown(self) -> None:
         """Destroy the process group, as torch requires before the processes end."""
         self.accelerator.end_training()
+
+
+def locking_problem(lock: FolderLock) -> str | None:
+    """Lock a folder and try its disk; return why that is not possible, or None."""
+    try:
+        lock.acquire()
+        try_flush(lock.folder)
+    except OSError as error:
+        return f"--output-dir: {lock.folder} cannot be written to ({error.strerror or error})"
+    except UserError as error:
+        return f"--output-dir: {error}"
+    return None
 
 
 # --- starting -------------------------------------------------------------------------------------------

@@ -39,6 +39,8 @@ class PendingSteps:
 
     def pop_metrics(self) -> list[tuple[int, Metrics]]:
         """Return the metrics of the steps since the last call, by their numbers. Waits for the device."""
+        if not self._steps:
+            return []
         results = torch.stack([step.result for step in self._steps]).tolist()
         now = perf_counter()
         seconds, self._since = now - self._since, now

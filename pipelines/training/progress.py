@@ -1,5 +1,6 @@
 """How far a run has come, and what is due there: an evaluation, a checkpoint, the end."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,9 +50,16 @@ class Progress:
         return f"epoch {self.step / self.steps_per_epoch:.3g}, step {self.step}"
 
     def ends_epoch(self, every: int, *, first: bool = False) -> bool:
-        """Return whether an epoch has just ended that is a multiple of `every`, or, if `first`, epoch 1. 0: never."""
+        """Return whether an epoch has just ended that is a multiple of `every`, or, if `first`, epoch 1. 0: never.
+
+        Where epochs are so short that these would not be `min_steps_apart`, only those count that are.
+        """
         epoch, rest = divmod(self.step, self.steps_per_epoch)
-        return rest == 0 and every > 0 and (epoch % every == 0 or (first and epoch == 1))
+        if rest or not every:
+            return False
+        least = math.ceil(self.train.min_steps_apart / self.steps_per_epoch)  # epochs
+        period = every * math.ceil(least / every)
+        return epoch % period == 0 or (first and epoch == least and period >= 2 * least)
 
     def should_save(self) -> bool:
         """Return whether a checkpoint is due, by epoch or by step."""

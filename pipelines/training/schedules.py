@@ -14,8 +14,10 @@ SCHEDULES: dict[str, Callable[[float, int, float], float]] = {
 }
 """(progress in [0, 1], epochs, final factor) -> factor on the learning rate."""
 
+MAX_WARMUP = 0.25  # of the whole training; a run of a few steps would otherwise end before its rate has risen
+
 
 def learning_rate(config: TrainConfig, step: int, progress: float) -> float:
     """Return the rate of step number `step` (from 0), with `progress` in [0, 1] of the whole training behind it."""
-    warmup = min(1.0, (step + 1) / (config.warmup_steps + 1))
+    warmup = min(1.0, max((step + 1) / (config.warmup_steps + 1), progress / MAX_WARMUP))
     return config.lr * warmup * SCHEDULES[config.schedule](progress, config.epochs, config.lr_final)

@@ -41,7 +41,7 @@ def pictures(pipeline: Pipeline, source: Sampler, target: Sampler, when: str) ->
 def denoised_sheet(pipeline: Pipeline, source: Sampler, target: Sampler, when: str) -> Image.Image:
     """Draw noisy images as in training, the network's results, and the clean images."""
     noisy, _ = grids.shown_sources(pipeline, source, 16)
-    clean = examples(target, pipeline.config.seed, 16)
+    clean = examples(target, pipeline.config.seed, len(noisy))
     rows: list[Row] = [("noisy", noisy), ("denoised", pipeline.translate(noisy)), ("clean", clean)]
     return sheet(rows, caption(pipeline.config, when, f"σ = {trained_sigma(pipeline):g}"))
 

@@ -64,9 +64,12 @@ def solver_summary(pipeline: Pipeline) -> str:
 def shown_sources(pipeline: Pipeline, source: Sampler, count: int) -> tuple[Tensor, Tensor | None]:
     """Return source samples [count, *shape] and the classes to ask for, in turn, int64 [count] or None.
 
-    Both are a function of the configuration's seed.
+    Both are a function of the configuration's seed. Of a source that has fewer samples, each is shown once, except
+    where it is shown with several classes.
     """
     config = pipeline.config
+    if source.size is not None and not config.asked_classes:
+        count = min(count, source.size)
     x0 = source.draw(count, seed=derive_seed(config.seed, "sheet"), step=0).samples
     return x0, torch.arange(count) % config.asked_classes if config.asked_classes else None
 

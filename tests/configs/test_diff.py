@@ -20,11 +20,12 @@ NAMED = replace(FOLDERS, source=ImageFolderConfig(classes=("a",)), target=ImageF
 NAMES = dict(leaves(NAMED.to_dict()))
 MAY_CHANGE = set(
     """
-    name summary source.cache_mb target.cache_mb
+    name summary source.cache_mb target.cache_mb source.on_bad_file target.on_bad_file
     solver.name solver.num_steps solver.grid_power solver.guidance
     train.epochs train.max_steps train.minutes
     train.accumulate train.precision train.threads train.on_nonfinite
-    train.checkpoint_epochs train.checkpoint_steps train.keep_checkpoints train.show_epochs train.eval_samples
+    train.checkpoint_epochs train.checkpoint_steps train.keep_checkpoints train.show_epochs train.min_steps_apart
+    train.eval_samples
     """.split()
 )
 

@@ -21,7 +21,7 @@ TINY += "--solver.num-steps 2 --seed 3".split()
 def config_of(tiny, steps: int, name: str = "fashion2mnist-published", **train) -> Config:
     config = tiny(name, seed=3)
     sampling = replace(config.solver, num_steps=1 if config.objective == "one-step" else 2)
-    train = {"batch_size": 16, "max_steps": steps, "show_epochs": 0, "threads": 1, **train}
+    train = {"batch_size": 16, "max_steps": steps, "show_epochs": 0, "min_steps_apart": 1, "threads": 1, **train}
     return replace(config, train=replace(config.train, **train), solver=sampling)
 
 

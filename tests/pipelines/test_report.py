@@ -28,7 +28,8 @@ from flowferry.pipelines.train import Trainer
 
 def trained(config: Config, folder: Path, steps: int = 8) -> Path:
     """Train two epochs of four steps, shown after each, in `folder`, and return it."""
-    train = replace(config.train, batch_size=16, epochs=2, epoch_size=64, max_steps=steps, show_epochs=1, threads=1)
+    often = {"show_epochs": 1, "min_steps_apart": 1}
+    train = replace(config.train, batch_size=16, epochs=2, epoch_size=64, max_steps=steps, **often, threads=1)
     solver = replace(config.solver, num_steps=min(config.solver.num_steps, 3))
     assert Trainer(replace(config, train=train, solver=solver), folder, data_root=Path("data")).run() == 0
     return folder

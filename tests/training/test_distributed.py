@@ -16,7 +16,7 @@ from torch.distributed import TCPStore
 from tiny_runs import ROOT, TINY, assert_same_run, losses, metrics, wait_for
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
-STEPS = "--train.warmup-steps 2 --train.precision fp32 --train.batch-size 16 --train.max-steps".split()
+STEPS = "--train.warmup-steps 1 --train.precision fp32 --train.batch-size 16 --train.max-steps".split()
 SIZES = {
     "fashion2mnist": ["--model.widths", "16", "32"],
     "fashion2mnist-published": ["--model.width", "8"],
@@ -83,7 +83,7 @@ def test_batchnorm_s_statistics_can_be_those_of_all_processes(tmp_path: Path) ->
 
 @pytest.mark.slow
 def test_one_of_two_processes_measures_while_the_other_waits(tmp_path: Path) -> None:
-    more = ["--train.eval-samples", "16", "--train.show-epochs", "1"]
+    more = ["--train.eval-samples", "16", "--train.show-epochs", "1", "--train.min-steps-apart", "1"]
     trained(tmp_path / "runs" / "it", 4, "fashion2mnist", *more, processes=2)
     assert "eval/frechet" in metrics(tmp_path / "runs" / "it")[-1]
 
@@ -197,7 +197,7 @@ def test_the_death_of_one_process_ends_all(tmp_path: Path, endless: subprocess.P
 def test_of_two_processes_one_is_killed_and_the_same_command_ends_as_if_nothing_had_happened(
     tmp_path: Path, where: str, number: int, rank: str
 ) -> None:
-    more = ["--train.checkpoint-steps", "2", "--train.accumulate", "2", "--train.show-epochs", "1"]
+    more = "--train.checkpoint-steps 2 --train.accumulate 2 --train.show-epochs 1 --train.min-steps-apart 1".split()
     whole = run(torchrun(2, "launch.py", *arguments(tmp_path / "whole", 8), *more))
     assert whole.returncode == 0, whole.stderr
     command = torchrun(2, KILLED, where, str(number), *arguments(tmp_path / "killed", 8), *more)

@@ -5,11 +5,12 @@ from dataclasses import replace
 
 import pytest
 
+from flowferry.configs.presets import PIPELINES
 from flowferry.configs.schema import TrainConfig
 from flowferry.pipelines.training.progress import Progress
 from tiny_runs import config_of, metrics, trained
 
-PLAN = TrainConfig(epochs=6, show_epochs=0, checkpoint_epochs=0)
+PLAN = TrainConfig(epochs=6, show_epochs=0, checkpoint_epochs=0, min_steps_apart=1)
 
 
 def progress_of(steps_per_epoch: int = 4, **train: object) -> Progress:
@@ -75,6 +76,30 @@ def test_a_checkpoint_is_due_by_epoch_or_by_step(train, steps):
 )
 def test_an_evaluation_is_due_after_the_first_epoch_every_few_and_at_the_end(train, steps):
     assert due(progress_of(**train), "should_evaluate") == steps
+
+
+@pytest.mark.parametrize("steps_per_epoch", [1, 3, 4, 7, 30])
+@pytest.mark.parametrize("every", [1, 2, 3, 10, 25])
+def test_what_is_due_by_epoch_lies_steps_apart_where_epochs_are_short(steps_per_epoch, every):
+    plan = {"epochs": 2000 // steps_per_epoch, "min_steps_apart": 30}
+    for what, options in (("should_evaluate", {"show_epochs": every}), ("should_save", {"checkpoint_epochs": every})):
+        progress = progress_of(steps_per_epoch, **plan, **options)
+        often = progress_of(steps_per_epoch, **plan | {"min_steps_apart": 1}, **options)
+        steps, all_steps = ([step for step in due(one, what) if step < one.total] for one in (progress, often))
+        gaps = [b - a for a, b in zip([0, *steps], steps, strict=False)]
+        assert min(gaps) >= 30
+        assert max(gaps) < max(30, every * steps_per_epoch) + every * steps_per_epoch, "no further than it must be"
+        if steps_per_epoch == 30:  # long enough: nothing changes
+            assert steps == all_steps
+
+
+def test_sixteen_pictures_are_saved_and_evaluated_once_not_at_each_of_their_steps():
+    """One step an epoch, with the defaults of TrainConfig and the plan of the pipeline `folders`."""
+    progress = Progress(PIPELINES["folders"].train, steps_per_epoch=1)
+    assert progress.total == 100
+    assert due(progress, "should_evaluate") == due(progress, "should_save") == [100]
+    mnist = Progress(PIPELINES["denoise-mnist"].train, steps_per_epoch=235)  # the shortest epochs of published data
+    assert due(mnist, "should_evaluate") == [235, 1175] and len(due(mnist, "should_save")) == 5
 
 
 def test_nothing_is_due_before_the_first_step():

@@ -53,3 +53,19 @@ def test_the_warm_up_rises_in_equal_steps_to_the_schedule(schedule: str, warmup:
     shares = [learning_rate(warmed, step, step / 200) / learning_rate(plain, step, step / 200) for step in range(60)]
     assert shares[: warmup + 1] == pytest.approx([(step + 1) / (warmup + 1) for step in range(warmup + 1)])
     assert shares[warmup:] == pytest.approx([1.0] * (60 - warmup))
+
+
+@pytest.mark.parametrize("total", [6, 100, 399])
+def test_the_warm_up_of_a_short_run_is_its_first_quarter(total: int) -> None:
+    config = TrainConfig(schedule="constant", lr=0.5, warmup_steps=200)
+    rates = [learning_rate(config, step, step / total) for step in range(total)]
+    assert 0 < rates[0] <= 0.5 / 4 and rates == sorted(rates)
+    assert max(rates[: math.ceil(total / 4)]) < 0.5
+    assert rates[math.ceil(total / 4) :] == [0.5] * (total - math.ceil(total / 4))
+
+
+def test_a_run_of_four_warm_ups_or_more_rises_as_it_is_told() -> None:
+    config = TrainConfig(schedule="constant", lr=0.5, warmup_steps=200)
+    for total in (800, 801, 10**6):
+        rates = [learning_rate(config, step, step / total) for step in range(300)]
+        assert rates == [0.5 * min(1.0, (step + 1) / 201) for step in range(300)]  # to the bit

@@ -127,7 +127,8 @@ def test_a_folder_that_cannot_be_written_to_is_refused(tiny: Callable, tmp_path:
 
 LAST = 8  # steps, four an epoch, in two parts each; a checkpoint every three
 COMMAND = [*"--pipeline fashion2mnist --model.widths 16 32 --train.max-steps 8 --train.epochs 2".split(), *TINY]
-COMMAND += [*"--train.batch-size 16 --train.accumulate 2 --train.checkpoint-steps 3 --train.show-epochs 1".split()]
+COMMAND += [*"--train.batch-size 16 --train.accumulate 2 --train.checkpoint-steps 3".split()]
+COMMAND += [*"--train.show-epochs 1 --train.min-steps-apart 1".split()]
 PUBLISHING = "before a checkpoint is published"
 MOMENTS = {
     "within an accumulated batch": ("flowferry.pipelines.pipeline:Pipeline.loss", 8),

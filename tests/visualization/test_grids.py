@@ -8,6 +8,8 @@ import torch
 from PIL import Image
 
 from flowferry.configs.schema import Config
+from flowferry.datasets.in_memory import InMemory
+from flowferry.pipelines.pipeline import Pipeline
 from flowferry.pipelines.visualization import grids
 
 
@@ -25,6 +27,26 @@ def test_pictures_of_a_path_say_the_times_of_the_solvers_grid(tiny: Callable[...
     points = torch.arange(5.0)[:, None]
     assert grids.evenly(points, 51, config)[1] == pytest.approx([0, 1 / 16, 1 / 4, 9 / 16, 1])
     assert grids.evenly(points, 3, config, reverse=True)[1] == pytest.approx([1, 1 / 4, 0])
+
+
+@pytest.mark.parametrize(("size", "shown"), [(1, 1), (3, 3), (100, 48)])
+def test_each_image_of_a_small_source_is_translated_once(
+    tiny: Callable[..., Config], monkeypatch: pytest.MonkeyPatch, size: int, shown: int
+) -> None:
+    pipeline, counts = Pipeline(tiny("fashion2mnist-published")), []
+    images = torch.arange(size, dtype=torch.uint8)[:, None, None, None].expand(size, 1, 28, 28)
+    source = InMemory(images, None, num_classes=0, device=torch.device("cpu"))
+    monkeypatch.setattr(pipeline, "translate", lambda x, labels, seed: counts.append(len(x.unique(dim=0))) or x)
+    grids.samples_sheet(pipeline, source, "now")
+    assert counts == [shown]
+    assert len(grids.shown_sources(pipeline, source, 8)[0]) == min(8, size)
+
+
+def test_an_image_of_a_small_source_is_shown_with_each_class(tiny: Callable[..., Config]) -> None:
+    config = replace(tiny("fashion2mnist-labels"), infer_labels=False)
+    source = InMemory(torch.zeros(2, 1, 28, 28).byte(), None, num_classes=0, device=torch.device("cpu"))
+    x, labels = grids.shown_sources(Pipeline(config), source, 40)
+    assert len(x) == 40 and labels is not None and labels.bincount().tolist() == [4] * 10
 
 
 def test_a_sheet_knows_greek() -> None:

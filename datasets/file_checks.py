@@ -1,0 +1,67 @@
+"""Look for image files that cannot be read before they are needed: at their headers, or by decoding all of them."""
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from PIL import Image
+from tqdm import tqdm
+
+from flowferry.datasets.bad_files import BadFiles, Unreadable
+from flowferry.datasets.image_formats import FORMATS
+from flowferry.datasets.streaming import ImageFiles
+
+READERS = 8  # threads that read headers: a disk in the network answers several at once
+CHUNK = 4096  # files handed to the threads at a time, so that memory does not grow with their number
+
+
+def check_headers(files: ImageFiles) -> None:
+    """Raise BadFiles naming all files whose header cannot be read. Damage behind it is found by decoding alone."""
+    unreadable = find_unreadable(files, lambda index: header_defect(files, index), threads=READERS)
+    if unreadable.reasons:
+        raise BadFiles(unreadable)
+
+
+def decode_all(files: ImageFiles) -> Unreadable:
+    """Return which files cannot be decoded. Keeps no image."""
+    return find_unreadable(files, lambda index: defect(files, index), threads=min(READERS, os.cpu_count() or 1))
+
+
+def find_unreadable(files: ImageFiles, defect_of: Callable[[int], str | None], *, threads: int) -> Unreadable:
+    """Return the files of which `defect_of`, called with their indices in several threads, says what is wrong."""
+    reasons: dict[str, str] = {}
+    label = f"checking {files.config.root}"
+    with (
+        ThreadPoolExecutor(threads) as pool,
+        tqdm(total=len(files), desc=label, unit="files", delay=2, leave=False, dynamic_ncols=True) as bar,
+    ):
+        for start in range(0, len(files), CHUNK):
+            names = files.names[start : start + CHUNK]
+            for name, reason in zip(names, pool.map(defect_of, range(start, start + len(names))), strict=True):
+                bar.update()
+                if reason is not None:
+                    reasons[name] = reason
+    return Unreadable(files.config.root, reasons)
+
+
+def header_defect(files: ImageFiles, index: int) -> str | None:
+    """Return what is wrong with a file, or None where its header says that it can be read.
+
+    A doubtful file is decoded, so that nothing is refused here that decoding accepts.
+    """
+    _, height, width = files.shape
+    try:
+        with Image.open(Path(files.config.root, files.names[index]), formats=FORMATS) as opened:
+            fits = files.config.resize != "none" or opened.size == (width, height)
+            if fits and opened.width * opened.height <= files.config.max_pixels:
+                return None
+    except Exception:  # Pillow's plugins raise all sorts of errors on broken files
+        pass
+    return defect(files, index)
+
+
+def defect(files: ImageFiles, index: int) -> str | None:
+    """Return why a file cannot be decoded, or None."""
+    decoded = files[index]
+    return decoded if isinstance(decoded, str) else None
