@@ -1,6 +1,8 @@
 """Folders of image files as sources and targets: datasets/image_folder.py."""
 
 import json
+import math
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -61,6 +63,31 @@ def test_each_image_is_in_one_split(count: int, tmp_path: Path) -> None:
     seen = [numbers(part.draw(part.size, seed=0, step=0).samples) for part in (train, test)]
     assert sorted(seen[0] + seen[1]) == list(range(count))
     assert len(seen[1]) == max(1, count // 10)
+
+
+def held_out(root: Path, names: Iterable[str]) -> set[str]:
+    """Return which of the images with these names are held out; nothing is read but the names."""
+    root.mkdir()
+    for name in names:
+        (root / name).touch()
+    return set(folder(root, "test", cache_mb=0).files.names)
+
+
+def test_images_that_are_added_bring_none_from_training_into_the_test(tmp_path: Path) -> None:
+    """Nor does one leave it but to make room: each image's name alone says where it stands."""
+    names, added = [f"m{index:02d}.png" for index in range(40)], [f"a{index}.png" for index in range(9)]
+    before, after = held_out(tmp_path / "before", names), held_out(tmp_path / "after", names + added)
+    assert len(before) == len(after) == 4
+    assert after - before <= set(added)
+
+
+def test_what_is_held_out_is_not_where_it_stands_in_the_order_of_names(tmp_path: Path) -> None:
+    """Of 40 in 400 images, the number in the first half is hypergeometric: 20, give or take 3."""
+    chosen = held_out(tmp_path / "a", [f"{index:03d}.png" for index in range(400)])
+    numbers = sorted(int(name[:3]) for name in chosen)
+    assert len(numbers) == 40
+    assert abs(sum(number < 200 for number in numbers) - 20) < 5 * math.sqrt(40 / 4 * 360 / 399)
+    assert len({number % 10 for number in numbers}) > 1  # nor every tenth
 
 
 def test_cached_and_streamed_images_are_the_same_stream(tmp_path: Path) -> None:
