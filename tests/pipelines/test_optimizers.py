@@ -83,6 +83,23 @@ def test_a_network_without_hidden_layers_is_trained_by_adamw_alone():
     assert not torch.equal(model.weight, before)
 
 
+def test_beside_muon_the_rest_moves_as_adam_with_a_shorter_memory_of_squares():
+    """And without weight decay, which is what AdamW has more than Adam: betas of 0.9 and 0.99."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(8, 32), nn.Linear(32, 32), nn.Linear(32, 4))
+    rest = [p for name, p in model.named_parameters() if name != "1.weight"]  # all but the hidden matrix
+    oracle = [nn.Parameter(p.detach().clone()) for p in rest]
+    ours, theirs = OPTIMIZERS["muon"](model, 1e-2), torch.optim.Adam(oracle, lr=1e-2, betas=(0.9, 0.99))
+    for step in range(4):
+        for number, (p, twin) in enumerate(zip(rest, oracle, strict=True)):
+            p.grad = numbers(*p.shape, seed=10 * step + number)
+            twin.grad = p.grad.clone()
+        for optimizer in (*ours, theirs):
+            optimizer.step()
+    for p, twin in zip(rest, oracle, strict=True):
+        torch.testing.assert_close(p.detach(), twin.detach())
+
+
 def test_one_rate_serves_both():
     """An update by Muon is as large as one by Adam, whose elements are about the learning rate."""
     torch.manual_seed(0)
