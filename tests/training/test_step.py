@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from flowferry import Pipeline
 from flowferry.configs.schema import Config
 from flowferry.datasets.builders import build_samplers
+from flowferry.pipelines.optimizers import OPTIMIZERS
 from flowferry.pipelines.training.batches import draw_pairs
 from flowferry.pipelines.training.distributed import make_accelerator
 from flowferry.pipelines.training.step import TrainStep, update_average
@@ -122,6 +123,13 @@ def test_a_network_begins_with_weights_and_draws_numbers_of_the_seed(train_step:
             step.take(number, lr=0.01)
     assert torch.equal(begun[0], begun[1]) and (begun[1] != begun[2]).all()
     assert drawn[:2] == drawn[2:4] and len(set(drawn)) == 4
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_the_optimizers_are_those_of_the_configuration(name: str, train_step: Callable[..., TrainStep]) -> None:
+    step = train_step("fashion2mnist", optimizer=name)
+    named = OPTIMIZERS[name](step.raw_model, 1.0)
+    assert [type(own) for own in step.optimizers] == [type(one) for one in named]
 
 
 def test_the_gradient_is_shortened_to_its_longest_norm(train_step: Callable[..., TrainStep]) -> None:
