@@ -100,6 +100,13 @@ def test_cached_and_streamed_images_are_the_same_stream(tmp_path: Path) -> None:
         assert torch.equal(one.labels, other.labels)
 
 
+@pytest.mark.parametrize("count, kept", [(5, InMemory), (6, Streamed)])  # one of which is held out
+def test_images_are_kept_in_memory_up_to_so_many_mb(count: int, kept: type, tmp_path: Path) -> None:
+    config = ImageFolderConfig(root=str(colored(tmp_path / "a", count)), cache_mb=1, resize="stretch")
+    sampler = image_folder(config, (1, 512, 512), "train", CPU)  # a quarter of a MB each
+    assert type(sampler) is kept and sampler.size == count - 1
+
+
 def test_batches_that_follow_each_other_come_from_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     streamed = folder(colored(tmp_path / "a", 40), cache_mb=0)
     streamed.draw(7, seed=0, step=0)
