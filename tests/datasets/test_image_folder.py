@@ -132,6 +132,15 @@ def test_sub_folders_are_classes_if_every_image_lies_in_one(tmp_path: Path) -> N
     assert (sampler.num_classes, sampler.draw(1, seed=0, step=0).labels) == (0, None)
 
 
+def test_the_class_is_the_first_of_the_folders_however_deep_an_image_lies(tmp_path: Path) -> None:
+    for index in range(12):  # "cat" is also the name of a folder inside "dog"
+        put(tmp_path, ("cat/a/b", "dog/cat", "dog")[index % 3] + f"/{index}.png", (0, index, 0))
+    sampler = folder(tmp_path)
+    batch = sampler.draw(11, seed=0, step=0)
+    assert sampler.num_classes == 2
+    assert batch.labels.tolist() == [int(number % 3 > 0) for number in numbers(batch.samples)]
+
+
 @pytest.mark.parametrize("shape", [(3, 8, 8), (1, 8, 8), (3, 5, 11)])
 def test_images_come_to_the_shape_gray_or_in_color(shape: tuple[int, int, int], tmp_path: Path) -> None:
     put(tmp_path, "a.png", (255, 0, 0), (31, 17))
@@ -148,6 +157,16 @@ def test_given_pairs_are_paired_by_relative_name_whatever_the_ending(tmp_path: P
         batches = [sampler.draw(source.size, seed=3, step=1).samples for sampler in (source, target)]
         assert numbers(batches[0]) == numbers(batches[1])
         assert (to_pixels(batches[1])[:, 0] == 200).all()
+
+
+def test_given_pairs_stay_pairs_where_their_endings_sort_in_another_order(tmp_path: Path) -> None:
+    """a.png comes before a.q.png, but a.q.tif before a.tif."""
+    for index, stem in enumerate(letter + more for letter in "abcde" for more in ("", ".q")):
+        put(tmp_path / "a", f"{stem}.png", (0, index, 0))
+        put(tmp_path / "b", f"{stem}.tif", (0, index, 0))
+    source, target = both(of_folders(tmp_path / "a", tmp_path / "b", coupling="given"))
+    batches = [numbers(sampler.draw(9, seed=3, step=0).samples) for sampler in (source, target)]
+    assert batches[0] == batches[1] and len(set(batches[0])) == 9
 
 
 def test_images_without_a_partner_are_listed_and_refused_unless_allowed(tmp_path: Path) -> None:
