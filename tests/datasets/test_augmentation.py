@@ -27,6 +27,7 @@ def test_a_shift_moves_each_image_whole_by_a_few_pixels_of_its_own() -> None:
     assert ((moved == 1).sum(dim=(1, 2, 3)) == 1).all()
     places = (moved[:, 0] == 1).nonzero()[:, 1:]
     assert len(places.unique(dim=0)) == 25 and (places - 8).abs().max() == 2
+    assert (moved[moved != 1] == -1).all()  # black behind
 
 
 @pytest.mark.parametrize("side", [7, 4])

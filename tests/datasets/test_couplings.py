@@ -1,7 +1,7 @@
 """The couplings: datasets/couplings.py."""
 
 import math
-from itertools import permutations
+from itertools import combinations, permutations
 
 import pytest
 import torch
@@ -91,6 +91,15 @@ def test_transport_permutes_what_independent_draws() -> None:
 def test_pairs_agree_in_their_labels(name: str) -> None:
     x0, x1 = paired(name, labeled_images(300, 3, shuffle=0), labeled_images(300, 3, shuffle=1))
     assert torch.equal(label_in(x0.samples), label_in(x1.samples))
+
+
+def test_by_label_takes_other_samples_at_each_step_and_seed() -> None:
+    """Of about 20 in 100 of each of three classes, two draws share 12, give or take less than 3: hypergeometric."""
+    source, target = labeled_images(300, 3, shuffle=0), labeled_images(300, 3, shuffle=1)
+    drawn = [paired("label", source, target, seed=seed, step=step)[1] for seed in (1, 2) for step in (0, 1)]
+    which = [bytes_of(x1.samples)[:, 0].flatten(1) @ torch.tensor([0, 1, 256, 0]) for x1 in drawn]
+    for one, other in combinations(which, 2):
+        assert torch.isin(one, other).sum() < 12 + 5 * 3
 
 
 def test_by_label_takes_any_sample_of_the_class() -> None:

@@ -1,6 +1,8 @@
 """Folders of image files as sources and targets: datasets/image_folder.py."""
 
 import json
+import math
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from unicodedata import normalize
@@ -16,7 +18,7 @@ from flowferry.configs.presets import PIPELINES
 from flowferry.configs.schema import Config
 from flowferry.configs.validation import UserError
 from flowferry.datasets.builders import build_samplers, build_source
-from flowferry.datasets.image_folder import image_folder
+from flowferry.datasets.image_folder import image_folder, split_names
 from flowferry.datasets.in_memory import InMemory
 from flowferry.datasets.pixels import to_pixels
 from flowferry.datasets.streaming import Streamed
@@ -80,6 +82,31 @@ def test_where_each_class_has_one_image_all_are_in_both_splits(tmp_path: Path) -
         assert sorted(numbers(folder(root, split).draw(3, seed=0, step=0).samples)) == [0, 1, 2]
 
 
+def held_out(root: Path, names: Iterable[str]) -> set[str]:
+    """Return which of the images with these names are held out; nothing is read but the names."""
+    root.mkdir()
+    for name in names:
+        (root / name).touch()
+    return set(split_names(ImageFolderConfig(root=str(root)), "test", None, frozenset())[0])
+
+
+def test_images_that_are_added_bring_none_from_training_into_the_test(tmp_path: Path) -> None:
+    """Nor does one leave it but to make room: each image's name alone says where it stands."""
+    names, added = [f"m{index:02d}.png" for index in range(40)], [f"a{index}.png" for index in range(9)]
+    before, after = held_out(tmp_path / "before", names), held_out(tmp_path / "after", names + added)
+    assert len(before) == len(after) == 4
+    assert after - before <= set(added)
+
+
+def test_what_is_held_out_is_not_where_it_stands_in_the_order_of_names(tmp_path: Path) -> None:
+    """Of 40 in 400 images, the number in the first half is hypergeometric: 20, give or take 3."""
+    chosen = held_out(tmp_path / "a", [f"{index:03d}.png" for index in range(400)])
+    numbers = sorted(int(name[:3]) for name in chosen)
+    assert len(numbers) == 40
+    assert abs(sum(number < 200 for number in numbers) - 20) < 5 * math.sqrt(40 / 4 * 360 / 399)
+    assert len({number % 10 for number in numbers}) > 1  # nor every tenth
+
+
 def test_cached_and_streamed_images_are_the_same_stream(tmp_path: Path) -> None:
     root = colored(tmp_path / "a", 40, into=4)
     cached, streamed = folder(root), folder(root, cache_mb=0)
@@ -88,6 +115,13 @@ def test_cached_and_streamed_images_are_the_same_stream(tmp_path: Path) -> None:
         one, other = (sampler.draw(7, seed=seed, step=step) for sampler in (cached, streamed))
         assert torch.equal(one.samples, other.samples)
         assert torch.equal(one.labels, other.labels)
+
+
+@pytest.mark.parametrize("count, kept", [(5, InMemory), (6, Streamed)])  # one of which is held out
+def test_images_are_kept_in_memory_up_to_so_many_mb(count: int, kept: type, tmp_path: Path) -> None:
+    config = ImageFolderConfig(root=str(colored(tmp_path / "a", count)), cache_mb=1, resize="stretch")
+    sampler = image_folder(config, (1, 512, 512), "train", CPU)  # a quarter of a MB each
+    assert type(sampler) is kept and sampler.size == count - 1
 
 
 def test_batches_that_follow_each_other_come_from_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,6 +149,15 @@ def test_sub_folders_are_classes_if_every_image_lies_in_one(tmp_path: Path) -> N
     assert (sampler.num_classes, sampler.draw(1, seed=0, step=0).labels) == (0, None)
 
 
+def test_the_class_is_the_first_of_the_folders_however_deep_an_image_lies(tmp_path: Path) -> None:
+    for index in range(12):  # "cat" is also the name of a folder inside "dog"
+        put(tmp_path, ("cat/a/b", "dog/cat", "dog")[index % 3] + f"/{index}.png", (0, index, 0))
+    sampler = folder(tmp_path)
+    batch = sampler.draw(11, seed=0, step=0)
+    assert sampler.num_classes == 2
+    assert batch.labels.tolist() == [int(number % 3 > 0) for number in numbers(batch.samples)]
+
+
 @pytest.mark.parametrize("shape", [(3, 8, 8), (1, 8, 8), (3, 5, 11)])
 def test_images_come_to_the_shape_gray_or_in_color(shape: tuple[int, int, int], tmp_path: Path) -> None:
     put(tmp_path, "a.png", (255, 0, 0), (31, 17))
@@ -131,6 +174,16 @@ def test_given_pairs_are_paired_by_relative_name_whatever_the_ending(tmp_path: P
         batches = [sampler.draw(source.size, seed=3, step=1).samples for sampler in (source, target)]
         assert numbers(batches[0]) == numbers(batches[1])
         assert (to_pixels(batches[1])[:, 0] == 200).all()
+
+
+def test_given_pairs_stay_pairs_where_their_endings_sort_in_another_order(tmp_path: Path) -> None:
+    """a.png comes before a.q.png, but a.q.tif before a.tif."""
+    for index, stem in enumerate(letter + more for letter in "abcde" for more in ("", ".q")):
+        put(tmp_path / "a", f"{stem}.png", (0, index, 0))
+        put(tmp_path / "b", f"{stem}.tif", (0, index, 0))
+    source, target = both(of_folders(tmp_path / "a", tmp_path / "b", coupling="given"))
+    batches = [numbers(sampler.draw(9, seed=3, step=0).samples) for sampler in (source, target)]
+    assert batches[0] == batches[1] and len(set(batches[0])) == 9
 
 
 def test_images_without_a_partner_are_listed_and_refused_unless_allowed(tmp_path: Path) -> None:

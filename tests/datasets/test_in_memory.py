@@ -55,6 +55,15 @@ def test_a_label_that_nothing_has_is_refused_in_one_line(numbered: InMemory) -> 
     assert "\n" not in str(refused.value)
 
 
+def test_images_asked_for_by_label_are_a_function_of_seed_and_step() -> None:
+    """Other 10 of the class's 100 each time: of two such draws, one is the same in 100^10 or so."""
+    target, wanted = labeled_images(300, 3, shuffle=0), torch.ones(10, dtype=torch.long)
+    draws = [target.sample_by_label(wanted, seed=seed, step=step).samples for seed in (0, 1) for step in (0, 1)]
+    torch.manual_seed(99)
+    assert torch.equal(target.sample_by_label(wanted, seed=1, step=0).samples, draws[2])
+    assert len(torch.stack(draws).unique(dim=0)) == 4
+
+
 def test_more_of_a_class_than_there_are_come_again() -> None:
     target = labeled_images(6, 3, shuffle=0)
     wanted = torch.zeros(5, dtype=torch.long)

@@ -32,6 +32,14 @@ def test_moons_without_noise_lie_on_their_half_circles() -> None:
         assert abs(on_it.std().item() - math.pi / math.sqrt(12)) < 0.05
 
 
+def test_moons_have_the_noise_asked_for_on_top() -> None:
+    clean, noisy = (Moons(MoonsConfig(noise=noise), CPU).draw(4000, seed=0, step=0) for noise in (0, 0.3))
+    assert torch.equal(clean.labels, noisy.labels)
+    noise = noisy.samples - clean.samples
+    assert abs(noise.mean().item()) < 5 * 0.3 / math.sqrt(noise.numel())
+    assert abs(noise.std().item() - 0.3) < 5 * 0.3 / math.sqrt(2 * noise.numel())
+
+
 def test_ring_samples_lie_about_the_mean_of_their_label() -> None:
     config = GaussianRingConfig(modes=5, radius=3.0, std=0.1)
     x, label = GaussianRing(config, CPU).draw(5000, seed=0, step=0)

@@ -73,6 +73,12 @@ def test_half_of_the_images_are_mirrored_and_all_stay_who_they_are(leaning: InMe
     assert torch.equal(again[0], again[1]) and not torch.equal(again[0], again[2])
 
 
+def test_which_images_are_mirrored_is_another_thing_at_each_step_and_seed(leaning: InMemory) -> None:
+    drawn = [Augmented(leaning, MIRRORED).draw(400, seed=s, step=step).samples for s in (0, 1) for step in (0, 1)]
+    turned = torch.stack([samples[:, 0, 0, 0] == 1 for samples in drawn]).float()
+    assert (torch.corrcoef(turned) - torch.eye(4)).abs().max() < 5 / math.sqrt(400)
+
+
 def test_images_asked_for_by_label_are_mirrored_too(leaning: InMemory) -> None:
     labels = torch.arange(100) % 10
     plain, drawn = (s.sample_by_label(labels, seed=3, step=2) for s in (leaning, Augmented(leaning, MIRRORED)))

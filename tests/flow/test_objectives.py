@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from flowferry import Pipeline
+from flowferry.configs.presets import PIPELINES
 from flowferry.configs.schema import Config, SolverConfig
 from flowferry.pipelines.flow.conditions import Condition
 from flowferry.pipelines.flow.losses import LOSSES
@@ -210,6 +211,15 @@ def test_the_network_is_asked_until_its_last_time_and_no_later(
         network.asked.clear()
         assert pipeline.invert(torch.ones(2, 2)).isfinite().all()
         assert max(network.asked) == pytest.approx(last, abs=1e-6)
+
+
+@pytest.mark.parametrize("name", PIPELINES)
+def test_no_named_pipeline_asks_its_network_at_the_target(name: str, tiny: Callable[..., Config]) -> None:
+    """Training never draws t = 1, and a predicted x1 would be divided by almost 0 there: Heun and RK4 ask for it."""
+    network = Times()
+    pipeline = Pipeline(tiny(name), network)
+    pipeline.translate(torch.zeros(1, *pipeline.config.shape))
+    assert max(network.asked) < 0.999
 
 
 @pytest.mark.parametrize("solver", ["euler", "heun", "rk4", "ancestral"])

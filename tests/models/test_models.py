@@ -213,23 +213,32 @@ def practical_by_the_table(model: PracticalUNet, x: Tensor, t: Tensor) -> Tensor
     return F.conv2d(h, next(p), next(p))
 
 
-def attention_by_the_table(model: AttentionUNet, x: Tensor, t: Tensor, attends: tuple[bool, ...]) -> Tensor:
-    p = dict(model.named_parameters())
+class Layers:
+    """The layers of a table, on a model's own weights by their names."""
 
-    def norm(h: Tensor, name: str) -> Tensor:
+    def __init__(self, model: nn.Module) -> None:
+        self.p = dict(model.named_parameters())
+
+    def norm(self, h: Tensor, name: str) -> Tensor:
         grouped = h.unflatten(1, (8, -1)).flatten(2)
         scaled = (grouped - grouped.mean(2, keepdim=True)) / (grouped.var(2, keepdim=True, correction=0) + 1e-5).sqrt()
         scaled = scaled.reshape(h.shape)
-        return scaled * p[f"{name}.weight"][:, None, None] + p[f"{name}.bias"][:, None, None]
+        return scaled * self.p[f"{name}.weight"][:, None, None] + self.p[f"{name}.bias"][:, None, None]
 
-    def conv(h: Tensor, name: str, **how: int) -> Tensor:
-        return F.conv2d(h, p[f"{name}.weight"], p[f"{name}.bias"], **how)
+    def conv(self, h: Tensor, name: str, **how: int) -> Tensor:
+        return F.conv2d(h, self.p[f"{name}.weight"], self.p[f"{name}.bias"], **how)
 
-    def fc(h: Tensor, name: str) -> Tensor:
-        return h @ p[f"{name}.weight"].T + p[f"{name}.bias"]
+    def fc(self, h: Tensor, name: str) -> Tensor:
+        return h @ self.p[f"{name}.weight"].T + self.p[f"{name}.bias"]
 
-    def silu(h: Tensor) -> Tensor:
-        return h * h.sigmoid()
+
+def silu(h: Tensor) -> Tensor:
+    return h * h.sigmoid()
+
+
+def attention_by_the_table(model: AttentionUNet, x: Tensor, t: Tensor, attends: tuple[bool, ...]) -> Tensor:
+    layers = Layers(model)
+    p, norm, conv, fc = layers.p, layers.norm, layers.conv, layers.fc
 
     def residual(h: Tensor, name: str) -> Tensor:
         inner = conv(silu(norm(h, f"{name}.first.0")), f"{name}.first.2", padding=1)
@@ -561,6 +570,40 @@ def test_a_modulated_block_is_its_formula() -> None:
     scale, shift = (part[:, :, None, None] for part in block.modulation(embedding).split(8, dim=1))
     h = F.group_norm(h, 8, block.norm2.weight, block.norm2.bias) * (1 + scale) + shift
     torch.testing.assert_close(block(x, embedding), block.skip(x) + block.conv2(F.silu(h)))
+
+
+def patch_by_the_table(model: PatchUNet, x: Tensor, t: Tensor, label: Tensor) -> Tensor:
+    """Frequencies of √t from 1 to 200; the patch of 2×2 pixels in row-major order, channel by channel."""
+    layers, (b, c, height, width) = Layers(model), x.shape
+    p, norm, conv, fc = layers.p, layers.norm, layers.conv, layers.fc
+    angle = t[:, None] ** 0.5 * torch.tensor([200 ** (i / 31) for i in range(32)], dtype=t.dtype)
+    time = fc(silu(fc(torch.cat([angle.sin(), angle.cos()], dim=1), "time.0")), "time.2")
+    embedding = silu(time + p["label.weight"][label])
+
+    def block(h: Tensor, name: str) -> Tensor:
+        scale, shift = fc(embedding, f"{name}.modulation")[:, :, None, None].chunk(2, dim=1)
+        inner = norm(conv(silu(norm(h, f"{name}.norm1")), f"{name}.conv1", padding=1), f"{name}.norm2")
+        skip = conv(h, f"{name}.skip") if f"{name}.skip.weight" in p else h
+        return skip + conv(silu((1 + scale) * inner + shift), f"{name}.conv2", padding=1)
+
+    patches = x.reshape(b, c, height // 2, 2, width // 2, 2).permute(0, 1, 3, 5, 2, 4).flatten(1, 3)
+    h = kept = block(conv(patches, "stem", padding=1), "down.0")
+    h = conv(h, "shrink", stride=2, padding=1)
+    for i in range(len(model.middle)):
+        h = block(h, f"middle.{i}")
+    h = F.conv_transpose2d(h, p["grow.weight"], p["grow.bias"], stride=2)
+    h = block(torch.cat([h, kept], dim=1), "up.0")
+    patches = conv(silu(norm(h, "norm")), "out", padding=1).unflatten(1, (c, 2, 2))
+    return patches.permute(0, 1, 4, 2, 5, 3).reshape(x.shape)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_patch_unet_computes_what_its_table_says(channels: int) -> None:
+    model, (x, t, label) = small_patch_unet(classes=10, channels=channels).double(), inputs(channels=channels)
+    x, t = x.double(), t.double()
+    expected = patch_by_the_table(model, x, t, label)
+    assert expected.std() > 0.01
+    torch.testing.assert_close(model(x, t, told(label)), expected)
 
 
 def test_patch_unet_hears_time_and_label_of_each_sample() -> None:

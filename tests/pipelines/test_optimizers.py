@@ -1,6 +1,7 @@
 """Muon for kernels, AdamW for the rest: pipelines/optimizers.py."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -72,6 +73,19 @@ def test_every_parameter_has_one_optimizer(name, pipeline):
     assert all(p.grad is None for p in model.parameters())
 
 
+@pytest.mark.parametrize("classes", [0, 10, 40])  # an embedding of 41 rows is as large as a hidden layer
+def test_muon_has_the_kernels_inside_and_adamw_the_first_the_last_and_the_embedding(classes):
+    model = build_model(replace(PIPELINES["noise2mnist"], num_classes=classes))
+    muon, adamw = OPTIMIZERS["muon"](model, 1e-3)
+    names = {id(p): name for name, p in model.named_parameters() if p.ndim > 1}
+    assert {names[id(p)] for p in adamw.param_groups[0]["params"] if p.ndim > 1} == {
+        "stem.weight",
+        "out.weight",
+        *(["label.weight"] if classes else []),
+    }
+    assert {"time.0.weight", "down.0.modulation.weight", "grow.weight"} <= {names[id(p)] for p in muon.kernels}
+
+
 def test_a_network_without_hidden_layers_is_trained_by_adamw_alone():
     torch.manual_seed(0)
     model = nn.Linear(3, 4)
@@ -81,6 +95,28 @@ def test_a_network_without_hidden_layers_is_trained_by_adamw_alone():
     optimizer.step()
     assert isinstance(optimizer, torch.optim.AdamW)
     assert not torch.equal(model.weight, before)
+
+
+@pytest.mark.parametrize("name, second", [("adam", 0.999), ("muon", 0.99)])
+def test_what_is_not_muons_moves_as_adam_says(name, second):
+    """Kingma & Ba 2015, algorithm 1, with β₁ = 0.9; beside Muon the squares are remembered for a shorter time."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(8, 32), nn.Linear(32, 32), nn.Linear(32, 4))
+    rest = [p for name, p in model.named_parameters() if name != "1.weight"]  # all but the hidden matrix
+    expected = [p.detach().double() for p in rest]
+    means, squares = ([torch.zeros_like(p) for p in expected] for _ in range(2))
+    optimizers = OPTIMIZERS[name](model, 1e-2)
+    for step in range(1, 5):
+        for i, p in enumerate(rest):
+            p.grad = numbers(*p.shape, seed=10 * step + i)
+            means[i] = 0.9 * means[i] + 0.1 * p.grad
+            squares[i] = second * squares[i] + (1 - second) * p.grad**2
+            mean, square = means[i] / (1 - 0.9**step), squares[i] / (1 - second**step)
+            expected[i] -= 1e-2 * mean / (square.sqrt() + 1e-8)
+        for optimizer in optimizers:
+            optimizer.step()
+    for p, wanted in zip(rest, expected, strict=True):
+        torch.testing.assert_close(p.detach().double(), wanted, rtol=0, atol=1e-6)
 
 
 def test_one_rate_serves_both():

@@ -146,6 +146,19 @@ def test_a_trajectory_runs_over_the_grid_and_leaves_gradients_as_they_were(tiny:
     assert not model.training
 
 
+@pytest.mark.parametrize("reverse", [False, True])
+def test_a_trajectory_runs_over_the_grid_of_its_configuration(reverse: bool, tiny: Callable[..., Config]) -> None:
+    """At a constant speed, where a sample has come to is what the time is."""
+    model, x = Told(0.5), images(2)
+    carrier = Pipeline(tiny("noise2mnist", solver=SolverConfig(num_steps=4, grid_power=2.0)), model)
+    grid = torch.tensor([0, 1 / 16, 1 / 4, 9 / 16, 1])  # (k/4)²
+    grid = grid.flip(0) if reverse else grid
+    points = torch.stack(list(carrier.trajectory(x, reverse=reverse)))
+    torch.testing.assert_close(points, x + 0.5 * (grid - grid[0])[:, None, None, None, None])
+    asked = torch.stack([t for _, t, _ in model.asked])
+    torch.testing.assert_close(asked, grid[:-1, None].expand(4, 2))
+
+
 def test_images_are_clipped_and_points_in_the_plane_are_not(tiny: Callable[..., Config]) -> None:
     config = tiny("noise2mnist")
     assert Pipeline(config, Told(5.0)).translate(images(2)).max() == 1

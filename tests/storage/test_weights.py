@@ -101,3 +101,19 @@ def test_two_identical_runs_leave_equal_weights(name: str, tiny: Callable[..., C
     trained(replace(config, seed=config.seed + 1), tmp_path / "other")
     assert (tmp_path / "other" / "model" / weights.WEIGHTS).read_bytes() != files[0]
     assert weights.digest(tmp_path / "first") == weights.digest(tmp_path / "second")
+
+
+def test_a_digest_is_of_the_weights_and_of_their_configuration(tiny: Callable[..., Config], tmp_path: Path) -> None:
+    """Both decide what the weights make of an image; the metadata says nothing of the solver."""
+    torch.manual_seed(0)
+    pipeline = Pipeline(tiny("fashion2mnist"))
+
+    def digest(pipeline: Pipeline, name: str) -> str:
+        pipeline.save_pretrained(tmp_path / name)
+        return weights.digest(tmp_path / name)
+
+    first = digest(pipeline, "first")
+    assert digest(pipeline, "again") == first
+    assert digest(pipeline.using(steps=3), "other steps") != first
+    next(pipeline.model.parameters()).data[0] += 1
+    assert digest(pipeline, "other weights") != first

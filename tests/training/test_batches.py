@@ -9,24 +9,41 @@ import pytest
 import torch
 from torch import Tensor
 
-from flowferry.configs.components import GaussianConfig, MoonsConfig, NoisyConfig
+from flowferry.configs.components import (
+    GaussianConfig,
+    GaussianRingConfig,
+    MoonsConfig,
+    NoisyConfig,
+    SamplerConfig,
+    SyntheticDigitsConfig,
+)
 from flowferry.configs.networks import MLPConfig
+from flowferry.configs.presets import PIPELINES
 from flowferry.configs.schema import Config, TrainConfig
 from flowferry.datasets.base import Sampler
-from flowferry.datasets.builders import build_samplers
+from flowferry.datasets.builders import build_sampler, build_samplers
 from flowferry.datasets.couplings import COUPLINGS
 from flowferry.datasets.toy import Gaussian, Moons
-from flowferry.pipelines.training.batches import Pairs, draw_pairs
+from flowferry.pipelines.training.batches import Pairs, draw_pairs, steps_per_epoch
 from sample_data import CPU, build
+
+NOISE = GaussianConfig()
 
 
 def toy_pairs(
-    count: int, *, seed: int = 0, step: int = 0, num_classes: int = 2, dropout: float = 0.1, path: str = "linear"
+    count: int,
+    *,
+    seed: int = 0,
+    step: int = 0,
+    num_classes: int = 2,
+    dropout: float = 0.1,
+    path: str = "linear",
+    source: SamplerConfig = NOISE,
 ) -> Pairs:
     config = Config(
         name="toy",
-        summary="Gaussian to two moons",
-        source=GaussianConfig(),
+        summary="points to two moons",
+        source=source,
         target=MoonsConfig(noise=0),
         model=MLPConfig(),
         shape=(2,),
@@ -34,9 +51,8 @@ def toy_pairs(
         path=path,
         train=TrainConfig(label_dropout=dropout),
     )
-    return draw_pairs(
-        config, Gaussian(config.source, (2,), CPU), Moons(config.target, CPU), count, seed=seed, step=step
-    )
+    start = build_sampler(source, (2,), data_root=Path(), split="train", device=CPU)
+    return draw_pairs(config, start, Moons(config.target, CPU), count, seed=seed, step=step)
 
 
 def tensors(pairs: Pairs) -> dict[str, Tensor]:
@@ -65,6 +81,15 @@ def test_a_batch_is_a_function_of_seed_and_step() -> None:
     for name, tensor in tensors(again).items():
         assert torch.equal(tensor, tensors(batches[2])[name])
         assert len(torch.stack([tensors(batch)[name] for batch in batches]).unique(dim=0)) == 4
+
+
+@pytest.mark.parametrize("batch", [1, 7, 63, 64, 65, 1000])
+def test_an_epoch_is_as_many_batches_as_show_each_image_and_no_more(batch: int, tmp_path: Path) -> None:
+    target = build(SyntheticDigitsConfig(count=64), tmp_path)
+    steps = steps_per_epoch(TrainConfig(batch_size=batch, epoch_size=5), target)
+    assert (steps - 1) * batch < 64 <= steps * batch
+    endless = steps_per_epoch(TrainConfig(batch_size=batch, epoch_size=130), Gaussian(NOISE, (2,), CPU))
+    assert (endless - 1) * batch < 130 <= endless * batch
 
 
 # --- pairs --------------------------------------------------------------------------------------------------
@@ -138,6 +163,19 @@ def test_noise_is_added_to_the_source_after_it_was_coupled(garments: Config, tmp
     assert added.std().item() == pytest.approx(0.5, rel=0.02) and abs(added.mean().item()) < 0.02
 
 
+def test_the_noise_on_the_source_is_another_one_at_each_step_and_seed(garments: Config, tmp_path: Path) -> None:
+    source, target = samplers(garments, tmp_path)
+    added = [
+        draw_pairs(config, source, target, 32, seed=seed, step=step).x0
+        for config in (garments, replace(garments, train=replace(garments.train, source_noise=0.5)))
+        for seed in (0, 1)
+        for step in (0, 1, 2)
+    ]
+    noise = torch.stack(added[6:]) - torch.stack(added[:6])
+    correlation = torch.corrcoef(noise.flatten(1)) - torch.eye(6)
+    assert correlation.abs().max() < 5 / math.sqrt(noise[0].numel())
+
+
 # --- times --------------------------------------------------------------------------------------------------
 
 
@@ -186,11 +224,30 @@ def test_each_label_is_dropped_by_itself_with_the_probability_asked_for(p: float
         assert abs(rate - p) <= 5 * math.sqrt(p * (1 - p) / of)
 
 
+def test_each_step_hides_labels_of_its_own() -> None:
+    """Whether sample i is hidden says nothing of sample i of another step or another seed, nor of its time."""
+    pairs = [toy_pairs(20_000, seed=seed, step=step, dropout=0.5) for seed in (0, 1) for step in (0, 1)]
+    hidden = [(part.condition.label == 2).float() for part in pairs]
+    correlation = torch.corrcoef(torch.stack([*hidden, *(part.t for part in pairs)])) - torch.eye(8)
+    assert correlation.abs().max() < 5 / math.sqrt(20_000)
+
+
+@pytest.mark.parametrize("name", [name for name, config in PIPELINES.items() if config.num_classes])
+def test_a_named_pipeline_hides_one_label_in_ten(name: str, tiny: Callable[..., Config], tmp_path: Path) -> None:
+    """Guidance needs both sides trained; of 0.1, 0.2 and 0.5, Ho & Salimans 2022 found the last too many (4.1)."""
+    config, count = tiny(name, coupling="independent", coupling_batches=1), 4000
+    source, target = build_samplers(config, data_root=tmp_path, split="train", device=CPU)
+    label = draw_pairs(config, source, target, count, seed=0, step=0).condition.label
+    assert abs((label == config.num_classes).float().mean().item() - 0.1) < 5 * math.sqrt(0.1 * 0.9 / count)
+
+
 def test_a_pipeline_without_classes_is_told_no_labels() -> None:
     assert toy_pairs(4, num_classes=0).condition.label is None
 
 
-def test_the_label_is_that_of_the_target_beside_it() -> None:
-    pairs = toy_pairs(200, dropout=0.0)
+@pytest.mark.parametrize("source", [NOISE, GaussianRingConfig(modes=2)], ids=["unlabeled", "labeled"])
+def test_the_label_is_that_of_the_target_beside_it(source: SamplerConfig) -> None:
+    """Whatever labels the source has, where nothing couples them."""
+    pairs = toy_pairs(200, dropout=0.0, source=source)
     center = torch.tensor([[0.0, 0.0], [1.0, 0.5]])[pairs.condition.label]
     torch.testing.assert_close((pairs.x1 - center).norm(dim=1), torch.ones(200))

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from flowferry import Pipeline
 from flowferry.configs.schema import Config
 from flowferry.datasets.builders import build_samplers
+from flowferry.pipelines.optimizers import OPTIMIZERS
 from flowferry.pipelines.training.batches import draw_pairs
 from flowferry.pipelines.training.distributed import make_accelerator
 from flowferry.pipelines.training.step import TrainStep, update_average
@@ -79,8 +80,8 @@ def test_the_average_stays_what_it_was_where_a_step_was_refused(refused: bool) -
 def train_step(tiny: Callable[..., Config], tmp_path: Path) -> Callable[..., TrainStep]:
     """train_step(**train): a step of a tiny pipeline with options of its training, on the CPU."""
 
-    def make(name: str = "noise2mnist-cfg-published", **train: Any) -> TrainStep:
-        config = tiny(name, seed=3)
+    def make(name: str = "noise2mnist-cfg-published", *, seed: int = 3, **train: Any) -> TrainStep:
+        config = tiny(name, seed=seed)
         config = replace(config, train=replace(config.train, **{"batch_size": 8, "threads": 1, **train}))
         accelerator = make_accelerator(config.train)
         samplers = build_samplers(config, data_root=tmp_path, split="train", device=accelerator.device)
@@ -110,6 +111,27 @@ def test_a_step_is_one_of_the_optimizer_on_the_loss_of_its_batch(
         torch.testing.assert_close(ours, theirs)
 
 
+def test_a_network_begins_with_weights_and_draws_numbers_of_the_seed(train_step: Callable[..., TrainStep]) -> None:
+    """What it draws, as dropout does, is another thing at each step, whatever was drawn before."""
+    begun, drawn = [], []
+    for seed in (3, 3, 4):
+        torch.manual_seed(len(begun))
+        step = train_step("moons", seed=seed)
+        begun.append(flat([p.detach().clone() for p in step.raw_model.parameters()]))
+        step.raw_model.register_forward_pre_hook(lambda *_: drawn.append(torch.rand(()).item()))
+        for number in (0, 1):
+            step.take(number, lr=0.01)
+    assert torch.equal(begun[0], begun[1]) and (begun[1] != begun[2]).all()
+    assert drawn[:2] == drawn[2:4] and len(set(drawn)) == 4
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_the_optimizers_are_those_of_the_configuration(name: str, train_step: Callable[..., TrainStep]) -> None:
+    step = train_step("fashion2mnist", optimizer=name)
+    named = OPTIMIZERS[name](step.raw_model, 1.0)
+    assert [type(own) for own in step.optimizers] == [type(one) for one in named]
+
+
 def test_the_gradient_is_shortened_to_its_longest_norm(train_step: Callable[..., TrainStep]) -> None:
     step = train_step(clip_norm=0.01)
     seen: list[float] = []
@@ -131,6 +153,17 @@ def test_what_is_shown_is_the_average_where_there_is_one(
     assert step.eval_model is (step.raw_model if ema is None else step.ema_model)
     same = [torch.equal(a, b) for a, b in zip(step.eval_model.parameters(), step.raw_model.parameters(), strict=True)]
     assert all(same) == (ema is None)
+
+
+def test_the_average_takes_in_the_weights_of_each_step(train_step: Callable[..., TrainStep]) -> None:
+    """The first as they are; then the share (1 + n)/(10 + n) of what it was, but no more than the decay asked for."""
+    step, by_hand = train_step(ema=0.2), []
+    for number, share in enumerate([0.0, 2 / 11, 0.2, 0.2]):  # 3/12 and 4/13 would be more
+        step.take(number, lr=0.01)
+        now = flat([p.detach() for p in step.raw_model.parameters()])
+        by_hand.append(share * by_hand[-1] + (1 - share) * now if number else now)
+        torch.testing.assert_close(flat([p.detach() for p in step.eval_model.parameters()]), by_hand[-1])
+    assert (by_hand[-1] - now).abs().max() > 1e-3
 
 
 def test_the_tensors_of_a_step_are_all_that_the_next_one_needs(train_step: Callable[..., TrainStep]) -> None:

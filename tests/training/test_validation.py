@@ -1,0 +1,53 @@
+"""What is measured while a pipeline trains: pipelines/training/validation.py."""
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from flowferry import Pipeline
+from flowferry.configs.schema import Config
+from flowferry.datasets.builders import build_samplers
+from flowferry.pipelines.flow.conditions import Condition
+from flowferry.pipelines.training.batches import draw_pairs
+from flowferry.pipelines.training.validation import HELD_OUT, held_out_loss
+
+
+class Still(nn.Module):
+    """Predicts the velocity 0, and remembers the points and times that it was asked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.zero, self.asked = nn.Parameter(torch.zeros(1)), []
+
+    def forward(self, xt: Tensor, t: Tensor, condition: Condition) -> Tensor:
+        assert not self.training and not torch.is_grad_enabled()
+        self.asked.append(torch.cat([xt, t[:, None]], dim=1))
+        return self.zero * xt
+
+
+@pytest.mark.parametrize("batch", [64, 100, 3000])
+def test_the_held_out_loss_is_that_of_a_thousand_pairs_that_training_never_sees(
+    batch: int, tiny: Callable[..., Config], tmp_path: Path
+) -> None:
+    """From N(0, I) to N(1, I), at rest: x1 − x0 ~ N(1, 2), whose square has the mean 3 and the variance 16."""
+    config = tiny("gaussian2d", seed=3)
+    config = replace(config, train=replace(config.train, batch_size=batch))
+    samplers = build_samplers(config, data_root=tmp_path, split="test", device=torch.device("cpu"))
+    network = Still()
+    network.train()
+    loss = held_out_loss(Pipeline(config, network), *samplers)
+    rows = torch.cat(network.asked)
+    assert HELD_OUT <= len(rows) < HELD_OUT + batch
+    assert len(rows.unique(dim=0)) == len(rows)
+    assert abs(loss - 3) < 5 * math.sqrt(16 / (2 * len(rows)))
+    for step in range(3):
+        trained = draw_pairs(config, *samplers, batch, seed=3, step=step).t
+        assert torch.isin(trained, rows[:, 2]).float().mean() < 0.01  # equal by chance
+    network.asked.clear()
+    assert held_out_loss(Pipeline(config, network), *samplers) == loss
+    assert torch.equal(torch.cat(network.asked), rows)
