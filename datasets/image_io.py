@@ -31,12 +31,12 @@ AS_USUAL = ReadConfig()
 NEVER_ALL_CLEAR = ("BMP", "DIB", "TGA")  # formats whose writers often leave alpha at zero and mean nothing by it
 
 NOTES = {
-    "several frames": "several frames: only the first was taken",
+    "several frames": "several frames (only the first was taken)",
     "no end": "no end marker, but all of the image",
     "damaged chunk": "a damaged part beside the image, which was passed over",
     "clipped": "values a little out of range, which were clipped",
-    "little range": "less than a tenth of the range: --range LOW HIGH says which values are black and white",
-    "one color": "a single color after loading: transparent drawings need another --background",
+    "little range": "less than a tenth of the range (--range LOW HIGH says which values are black and white)",
+    "one color": "a single color after loading (transparent drawings need another --background)",
 }
 """What may be worth telling of an image file that was read: a key, and what the file had."""
 

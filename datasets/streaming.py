@@ -1,5 +1,6 @@
 """The images of a folder as tensors: decoded all at once into memory, or batch by batch when they are needed."""
 
+import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice
@@ -13,12 +14,14 @@ from tqdm import tqdm
 
 from flowferry.configs.components import ImageFolderConfig
 from flowferry.configs.validation import UserError
-from flowferry.datasets.bad_files import BadFiles, Unreadable
+from flowferry.datasets.bad_files import MAX_LISTED, BadFiles, Unreadable
 from flowferry.datasets.base import Batch
-from flowferry.datasets.image_io import decode, pixels_of, read
+from flowferry.datasets.image_io import NOTES, decode, pixels_of, read
 from flowferry.datasets.in_memory import indices_of, order_of
 from flowferry.datasets.look_ahead import look_ahead
 from flowferry.datasets.pixels import to_images
+
+log = logging.getLogger("flowferry")
 
 THREADS = min(8, os.cpu_count() or 1)  # that decode
 
@@ -31,6 +34,9 @@ class ImageFiles:
 
     def __init__(self, config: ImageFolderConfig, names: Sequence[str], shape: tuple[int, int, int]) -> None:
         self.config, self.names, self.shape = config, names, shape
+        self.notes: dict[str, set[int]] = {}
+        """The images that were decoded so far and have one of `image_io.NOTES`, by their indices."""
+        self._told: set[str] = set()
 
     def __len__(self) -> int:
         return len(self.names)
@@ -39,11 +45,23 @@ class ImageFiles:
         channels, height, width = self.shape
         try:
             data = read(Path(self.config.root, self.names[index]))
-            pixels = pixels_of(decode(data, channels, self.config, (width, height)).image)
+            decoded = decode(data, channels, self.config, (width, height))
+            for note in decoded.notes:
+                self.notes.setdefault(note, set()).add(index)
+            pixels = pixels_of(decoded.image)
             # Copied by NumPy: torch would start threads of its own for it, in each of the threads that decode.
             return torch.from_numpy(np.ascontiguousarray(pixels.numpy()))
         except UserError as error:
             return str(error)
+
+    def tell_notes(self) -> None:
+        """Log which images so far have a note that was not told before, a line for each."""
+        for note in sorted(self.notes.keys() - self._told):
+            self._told.add(note)
+            found = sorted(self.notes[note])
+            listed = ", ".join(self.names[index] for index in found[:MAX_LISTED]) + ", …" * (len(found) > MAX_LISTED)
+            count = f"{len(found):,} image" + "s" * (len(found) > 1)
+            log.warning("%s: %s had %s: %s", self.config.root, count, NOTES[note], listed)
 
     def batch(self, indices: Sequence[int]) -> list[Tensor | str]:
         """Return the images with these indices, decoded in this thread."""
@@ -99,7 +117,11 @@ def decode_ahead(files: ImageFiles, indices: Iterable[int], *, depth: int) -> It
 
 
 def stack(files: ImageFiles, indices: Sequence[int], decoded: Sequence[Tensor | str]) -> Tensor:
-    """Return the images with these indices as uint8 [N, C, H, W]. Raises BadFiles where some could not be read."""
+    """Return the images with these indices as uint8 [N, C, H, W]; tell what is worth telling of them.
+
+    Raises BadFiles where some could not be read.
+    """
+    files.tell_notes()
     pairs = zip(indices, decoded, strict=True)
     if reasons := {files.names[index]: one for index, one in pairs if isinstance(one, str)}:
         raise BadFiles(Unreadable(files.config.root, reasons))

@@ -40,6 +40,8 @@ class Processes:
         self.signals = SignalHandler()  # first: it remembers the launcher
         self.accelerator = make_accelerator(train)
         self.leaving = 0
+        if not self.is_main:
+            log.setLevel(logging.ERROR)  # what all processes find is told once
         parts = self.accelerator.num_processes * train.accumulate
         if train.batch_size % parts:
             raise UserError(

@@ -335,3 +335,19 @@ def test_quick_folders_need_no_files_and_named_ones_are_kept(
     assert sources("--source.root", "a", "--target.root=b") == ("image-folder", "image-folder")
     assert launch.main(["--pipeline", "folders", "--output-dir", str(tmp_path / "none")]) == 2
     assert "--source.root" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("cache_mb", [0, 2048], ids=["streamed", "cached"])
+def test_what_is_worth_telling_of_images_is_told_once_for_each_kind(
+    cache_mb: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = colored(tmp_path / "a", 4)
+    for name in ("clear", "blank"):
+        Image.new("RGBA", (28, 28), (0, 0, 0, 0)).save(root / f"{name}.png")
+    Image.fromarray(np.arange(784, dtype=np.uint16).reshape(28, 28)).save(root / "deep.png")
+    sampler = folder(root, cache_mb=cache_mb)
+    for step in range(4):
+        sampler.draw(6, seed=0, step=step)
+    told = [record.getMessage() for record in caplog.records]
+    assert sum("a single color after loading" in line for line in told) == 1
+    assert sum("less than a tenth of the range" in line and "deep.png" in line for line in told) == 1
