@@ -1,5 +1,7 @@
 """A damaged picture that a run comes upon: the run is saved, says which, and goes on there once it is repaired."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,8 +14,8 @@ from flowferry.datasets.image_folder import split_names
 from flowferry.datasets.in_memory import order_of
 from flowferry.datasets.rng import derive_seed
 from flowferry.pipelines.train import Trainer
-from picture_folders import folder_run, half, pictures
-from tiny_runs import assert_same_run, metrics, trained
+from picture_folders import folder_run, half, no_header, pictures
+from tiny_runs import ROOT, assert_same_run, metrics, trained
 
 FIRST = 3  # the step at which the damaged file is met first
 
@@ -79,3 +81,38 @@ def test_a_damaged_test_image_does_not_lose_the_steps_taken(
     file.write_bytes(whole)
     trained(config, tmp_path / "run")
     assert "eval/loss" in metrics(tmp_path / "run")[-1] and len(metrics(tmp_path / "run")) == 6
+
+
+# --- two processes --------------------------------------------------------------------------------------
+
+
+def run_by_two(a: Path, b: Path, run: Path, *more: str) -> subprocess.CompletedProcess[str]:
+    small = "--model.widths 16 32 32 32 --model.middle 32 --shape 3 8 8 --train.threads 1 --train.precision fp32"
+    small += " --train.batch-size 4 --train.max-steps 6 --train.show-epochs 0 --source.cache-mb 0 --target.cache-mb 0"
+    argv = ["launch.py", "--pipeline", "folders", "--source.root", str(a), "--target.root", str(b), *small.split()]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    argv += ["--solver.num-steps", "2", "--output-dir", str(run), *more]
+    return subprocess.run([*torchrun, *argv], cwd=ROOT, capture_output=True, text=True, timeout=150)
+
+
+@pytest.mark.slow
+def test_two_processes_end_together_over_a_bad_file(config: Config, tmp_path: Path) -> None:
+    """At its header before the first step, in mid-run with a checkpoint, and at the question of changed data."""
+    a, b, run = tmp_path / "a", tmp_path / "b", tmp_path / "run"
+    file = met_at(config, FIRST)
+    whole = file.read_bytes()
+    no_header(file)
+    done = run_by_two(a, b, run)
+    assert done.returncode != 0 and f"{b}: 1 image cannot be read: {file.name}" in done.stderr
+    assert not run.exists()
+    file.write_bytes(whole)
+    half(file)
+    done = run_by_two(a, b, run)
+    assert done.returncode != 0 and f"stopped after step {FIRST}: " in done.stderr
+    assert [path.name for path in (run / "checkpoints").iterdir()] == [f"step-000000{FIRST}"]
+    file.unlink()
+    done = run_by_two(a, b, run)
+    assert done.returncode != 0 and "target: 20 images → 19: 1 removed" in done.stderr
+    done = run_by_two(a, b, run, "--allow-changed-data")
+    assert done.returncode == 0, done.stderr
+    assert len(metrics(run)) == 6
