@@ -43,10 +43,10 @@ def image_folder(
         raise UserError(f"image-folder: got the shape {shape}, expected (1 or 3, height, width)")
     check_background(config.background)
     names: Collection[str] = list_images(config).values()
+    classes = checked_classes(config, names)
     stem = stem_of if only is None else pair_name
     if only is not None:  # in an order that both folders have, however each of them writes its names
         names = sorted((name for name in names if pair_name(name) in only), key=pair_name)
-    classes = checked_classes(config, names)
     stems = list(dict.fromkeys(map(stem, names)))
     held_out = set(sorted(stems, key=lambda one: derive_seed("held out", one))[: max(1, len(stems) // HELD_OUT)])
     chosen = [name for name in names if len(stems) == 1 or (stem(name) in held_out) == (split == "test")]
