@@ -1,6 +1,6 @@
 """The classes of image folders by name: which label each sub-folder has, and that two folders agree in them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 
 from flowferry.configs.labels import folders_of
@@ -11,10 +11,8 @@ from flowferry.datasets.couplings import MATCHES_LABELS
 from flowferry.datasets.image_folder import (
     checked_classes,
     class_names,
-    common_stems,
     list_folder,
     list_images,
-    pair_name,
 )
 
 
@@ -25,14 +23,11 @@ def name_classes(config: Config, before: Config | None, tell: Callable[[str], No
     of a new run are in the order that `ImageFolderConfig.classes` says. Raises UserError as `image_folder` does, and
     where labels of two folders are compared whose names differ.
     """
-    folders = folders_of(config)
-    both = len(folders) == 2 and config.is_paired
-    only = common_stems(*folders.values(), allow_unmatched=config.allow_unmatched) if both else None
-    for what, folder in folders.items():
+    for what, folder in folders_of(config).items():
         listed, skipped = list_folder(folder)
+        names = listed.values()
         if skipped:
             tell(f"{what} {shown(folder.root)}: {skipped}")
-        names = [name for name in listed.values() if only is None or pair_name(name) in only]
         asked = checked_classes(folder, names) if folder.classes else known_order(config, before, what, names)
         config = replace(config, **{what: replace(folder, classes=asked)})  # type: ignore[arg-type]
     check_same_classes(config)
@@ -44,7 +39,7 @@ def name_classes(config: Config, before: Config | None, tell: Callable[[str], No
     return config
 
 
-def known_order(config: Config, before: Config | None, what: str, names: list[str]) -> tuple[str, ...]:
+def known_order(config: Config, before: Config | None, what: str, names: Collection[str]) -> tuple[str, ...]:
     """Return the classes of the images `names` in the order that the run or the other folder has, else the natural one.
 
     A run of version 0.2 or older kept no names; its order was alphabetical.
@@ -53,25 +48,28 @@ def known_order(config: Config, before: Config | None, what: str, names: list[st
     orders = []
     if before is not None and what in (started := folders_of(before)):
         orders.append(started[what].classes or tuple(sorted(found)))
-    if compares_labels(config):
+    if config.coupling in MATCHES_LABELS or config.infer_labels:
         orders += [tuple(map(same_form, folder.classes)) for folder in folders_of(config).values()]
     return next((order for order in orders if set(order) == found), natural_order(found))
 
 
-def compares_labels(config: Config) -> bool:
-    """Return whether a label of the source is taken for the same label of the target."""
-    return config.coupling in MATCHES_LABELS or config.infer_labels
+def other_classes(config: Config) -> str:
+    """Return how the classes of source and target differ, if both are labeled image folders; empty if they do not."""
+    folders = list(folders_of(config).values())
+    if len(folders) < 2:
+        return ""
+    names = [f.classes or tuple(sorted(class_names(list_images(f).values()))) for f in folders]
+    if not all(names) or names[0] == names[1]:
+        return ""
+    return " and ".join(f"{one_line(n)} in {shown(f.root)}" for n, f in zip(names, folders, strict=True))
 
 
 def check_same_classes(config: Config) -> None:
-    """Raise UserError where labels of two image folders are compared, and the classes behind them have other names."""
-    folders = list(folders_of(config).values())
-    if len(folders) < 2 or not compares_labels(config):
-        return
-    names = [folder.classes for folder in folders]
-    if not config.is_paired:  # in pairs by name, the sub-folders are the same anyway
-        names = [n or tuple(sorted(class_names(list_images(f).values()))) for n, f in zip(names, folders, strict=True)]
-    if all(names) and names[0] != names[1]:
-        got = " and ".join(f"{one_line(n)} in {shown(f.root)}" for n, f in zip(names, folders, strict=True))
+    """Raise UserError where a label of one image folder is taken for the same label of another with other classes.
+
+    Pairs by name need no labels.
+    """
+    compares = config.infer_labels or (config.coupling in MATCHES_LABELS and not config.is_paired)
+    if compares and (got := other_classes(config)):
         what = "infer_labels" if config.infer_labels else f"coupling {config.coupling}"
         raise UserError(f"{what}: got the classes {got}, expected the same names in the same order")

@@ -74,13 +74,14 @@ def split_names(
     The arguments are those of `image_folder`.
     """
     names: Collection[str] = list_images(config).values()
+    classes = checked_classes(config, names)
     stem = stem_of if only is None else pair_name
     if only is not None:  # in an order that both folders have, however each of them writes its names
         names = sorted((name for name in names if pair_name(name) in only), key=pair_name)
     kept = [name for name in names if name not in skipped]
     held_out = hold_out(set(map(stem, kept)))
     chosen = [name for name in kept if not held_out or (stem(name) in held_out) == (split == "test")]
-    return chosen, checked_classes(config, names)
+    return chosen, classes
 
 
 def unreadable_images(

@@ -8,6 +8,7 @@ import torch
 from flowferry.configs.schema import Config
 from flowferry.datasets.base import Sampler
 from flowferry.datasets.builders import build_samplers
+from flowferry.datasets.classes import other_classes
 from flowferry.datasets.couplings import Pairing, independent
 from flowferry.pipelines.training.batches import couple
 from flowferry.pipelines.training.class_names import with_class_names
@@ -56,7 +57,7 @@ def facts(config: Config, pairing: Pairing, source: Sampler, target: Sampler) ->
         told[f"values of the {name}"] = f"{low:.3f} to {high:.3f}, mean {mean:.3f}, standard deviation {std:.3f}"
         if batch.labels is not None:
             told[f"labels of the {name}"] = " ".join(map(str, torch.bincount(batch.labels).tolist())) + ", by class"
-    if x0.labels is not None and x1.labels is not None:
+    if x0.labels is not None and x1.labels is not None and not other_classes(config):
         told["pairs that agree in their labels"] = f"{(x0.labels == x1.labels).double().mean().item():.1%}"
     return told
 

@@ -94,8 +94,12 @@ def file_name(config: SamplerConfig, shape: tuple[int, ...]) -> str:
     mark = ""
     if isinstance(config, ImageFolderConfig):
         images = list_images(config)
-        told = json.dumps([str(Path(config.root).resolve()), config.resize, config.background, shape, images])
-        mark = "-" + hashlib.sha256(told.encode()).hexdigest()[:12]
+        told = [str(Path(config.root).resolve()), config.resize, config.background, shape, images]
+        if config.classes != tuple(sorted(config.classes)):  # the labels that a classifier gives; else alphabetical
+            told.append(config.classes)
+        if config.range is not None:
+            told.append(config.range)
+        mark = "-" + hashlib.sha256(json.dumps(told).encode()).hexdigest()[:12]
     elif config.is_synthetic:
         mark = f"-{config.count}-{'x'.join(map(str, shape))}"  # type: ignore[union-attr]
     return f"{config.kind}{mark}.safetensors"

@@ -5,6 +5,8 @@ import math
 import torch
 from torch import Tensor
 
+from flowferry.configs.schema import Config
+from flowferry.datasets.classes import other_classes
 from flowferry.datasets.couplings import MATCHES_LABELS
 from flowferry.datasets.rng import generator
 from flowferry.pipelines.evaluation import metrics
@@ -31,7 +33,7 @@ def translation_figures(
         if (of_source := samples.source.labels) is not None:
             kept["mutual information"] = metrics.mutual_information(of_source, found)
             chance["mutual information"] = metrics.mutual_information(of_source, found[order])
-        for name, (labels, wanted) in compared_labels(samples, found, inferred, pipeline.config.coupling).items():
+        for name, (labels, wanted) in compared_labels(samples, found, inferred, pipeline.config).items():
             kept[name], chance[name] = share(labels == wanted), share(labels[order] == wanted)
     if pipeline.is_invertible:
         asked = inferred if samples.asked is None else samples.asked
@@ -43,14 +45,14 @@ def translation_figures(
 
 
 def compared_labels(
-    samples: EvaluationSet, found: Tensor, inferred: Tensor | None, coupling: str
+    samples: EvaluationSet, found: Tensor, inferred: Tensor | None, config: Config
 ) -> dict[str, tuple[Tensor, Tensor]]:
     """Return the labels int64 [count] whose agreement is a figure, by its name: (labels, what they should be).
 
     found: classes of the results, by a classifier; inferred: classes of the source, by the pipeline's own classifier.
     """
     labels, compared = samples.source.labels, {}
-    if labels is not None and coupling in MATCHES_LABELS:
+    if labels is not None and config.coupling in MATCHES_LABELS and not other_classes(config):
         compared["same label"] = found, labels
     if labels is not None and inferred is not None:
         compared["inferred label"] = inferred, labels

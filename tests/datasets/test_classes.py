@@ -18,6 +18,9 @@ from flowferry.datasets.classes import name_classes
 from flowferry.datasets.couplings import COUPLINGS
 from flowferry.datasets.image_folder import image_folder
 from flowferry.datasets.pixels import to_pixels
+from flowferry.pipelines.evaluation.pairs import compared_labels
+from flowferry.pipelines.evaluation.reference import EvaluationSet
+from flowferry.pipelines.inspect_pairs import facts
 
 CPU = torch.device("cpu")
 SHAPE = (3, 8, 8)
@@ -100,15 +103,28 @@ def test_two_orders_for_labels_that_are_compared_are_refused(tmp_path: Path) -> 
         named(config)
 
 
-def test_pairs_by_name_have_the_classes_of_the_pairs(tmp_path: Path) -> None:
-    a, b = folder(tmp_path / "a", ["cat", "dog", "fox"]), folder(tmp_path / "b", ["ant", "cat", "dog"])
-    config, _ = named(of_folders(a, b, coupling="given", allow_unmatched=True))
-    assert classes(config) == (("cat", "dog"),) * 2
-    for start in (config, of_folders(a, b, coupling="given", allow_unmatched=True)):
+def test_pairs_by_name_need_no_classes_but_their_labels_are_compared_only_where_these_are_the_same(
+    tmp_path: Path,
+) -> None:
+    a, b = folder(tmp_path / "a", ["cat", "dog", "fox"], 20), folder(tmp_path / "b", ["ant", "cat", "dog"], 20)
+    config = of_folders(a, b, coupling="given", allow_unmatched=True)
+    for start in (named(config)[0], config):
         source, target = build_samplers(start, data_root=Path(), split="train", device=CPU)
-        x0, x1 = COUPLINGS["given"](source, target, 10, 0, 0)
-        assert source.num_classes == target.num_classes == 2
-        assert x0.labels is not None and x1.labels is not None and torch.equal(x0.labels, x1.labels)
+        pairing = COUPLINGS["given"](source, target, 30, 0, 0)
+        assert source.num_classes == target.num_classes == 3
+        assert pairing[0].labels is not None and pairing[1].labels is not None
+        assert torch.equal(pairing[0].labels + 1, pairing[1].labels), "cat is 0 in one folder and 1 in the other"
+        assert "pairs that agree in their labels" not in facts(start, pairing, source, target)
+        samples = EvaluationSet(start, (source, target), 8)
+        assert "same label" not in compared_labels(samples, samples.source.labels, None, start)  # type: ignore[arg-type]
+    (a / "fox").rename(a / "ant")
+    config, told = named(config)
+    assert told == ["label → folder: 0 ant, 1 cat, 2 dog"]
+    source, target = build_samplers(config, data_root=Path(), split="train", device=CPU)
+    pairing = COUPLINGS["given"](source, target, 30, 0, 0)
+    assert facts(config, pairing, source, target)["pairs that agree in their labels"] == "100.0%"
+    samples = EvaluationSet(config, (source, target), 8)
+    assert "same label" in compared_labels(samples, samples.source.labels, None, config)  # type: ignore[arg-type]
 
 
 def test_a_folder_beside_another_kind_keeps_its_own_names(tmp_path: Path) -> None:

@@ -100,6 +100,9 @@ def test_each_folder_of_images_has_a_classifier_of_its_own(tmp_path: Path) -> No
             trained_classifier(config, SHAPE, num_classes=4, **place)
     assert len(list(kept.iterdir())) == 2
     assert file_name(config, SHAPE) != file_name(replace(config, resize="stretch"), SHAPE)
+    first, second = (replace(config, classes=(f"class-{label}", f"class-{1 - label}")) for label in (0, 1))
+    assert file_name(first, SHAPE) == file_name(config, SHAPE), "alphabetical, as those of before"
+    assert file_name(second, SHAPE) != file_name(config, SHAPE), "its labels are others"
 
 
 # --- learning -------------------------------------------------------------------------------------------
