@@ -91,7 +91,7 @@ def run_by_two(a: Path, b: Path, run: Path, *more: str) -> subprocess.CompletedP
     small += " --train.batch-size 4 --train.max-steps 6 --train.show-epochs 0 --source.cache-mb 0 --target.cache-mb 0"
     argv = ["launch.py", "--pipeline", "folders", "--source.root", str(a), "--target.root", str(b), *small.split()]
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    argv += ["--solver.num-steps", "2", "--output-dir", str(run), *more]
+    argv += ["--solver.num-steps", "2", "--seed", "3", "--output-dir", str(run), *more]
     return subprocess.run([*torchrun, *argv], cwd=ROOT, capture_output=True, text=True, timeout=150)
 
 
