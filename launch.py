@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from importlib import import_module
 from importlib.util import module_from_spec, spec_from_file_location
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -98,6 +99,9 @@ def run(verb: str, argv: Sequence[str]) -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; return the exit code: 2 for what the user can put right, 130 after Ctrl-C."""
     argv = list(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # whose encoding may lack an arrow, or a letter of a file's name
+            stream.reconfigure(errors="backslashreplace")
     if argv in ([], ["-h"], ["--help"]):
         return show(USAGE.rstrip())
     verb = "train" if argv[0].startswith("-") else argv.pop(0)

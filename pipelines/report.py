@@ -56,7 +56,7 @@ class Report(Studies):
             self.note,
         )
         told = [text for text in (section() for section in sections) if text]
-        (self.out / "index.md").write_text("\n\n".join(told) + "\n")
+        (self.out / "index.md").write_text("\n\n".join(told) + "\n", encoding="utf-8")
 
     # --- what was done -------------------------------------------------------------------------------
 

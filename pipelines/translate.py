@@ -33,6 +33,7 @@ from flowferry.pipelines.storage.checkpoint import MANIFEST
 from flowferry.pipelines.storage.files import write_aside
 from flowferry.pipelines.storage.hub import find_weights
 from flowferry.pipelines.training.distributed import init_process_group
+from flowferry.pipelines.training.environment import launched
 from flowferry.pipelines.translation import gallery
 from flowferry.pipelines.translation.manifest import FAILURES, WORK, Entry, Manifest
 from flowferry.pipelines.translation.translator import Result, Translator, translate_stream
@@ -48,8 +49,9 @@ def run(options: TranslateOptions) -> int:
     if options.background is not None:
         check_background(options.background)
     folder = find_weights(options.pipeline)
-    init_process_group(PATIENCE)
-    state = PartialState(cpu=not torch.accelerator.is_available(), timeout=PATIENCE)
+    with launched():
+        init_process_group(PATIENCE)
+        state = PartialState(cpu=not torch.accelerator.is_available(), timeout=PATIENCE)
     use_cores()
     pipeline = Pipeline.from_pretrained(folder, device=state.device)
     pipeline = pipeline.using(solver=options.solver, steps=options.steps, guidance=options.guidance)

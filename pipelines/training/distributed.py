@@ -13,7 +13,7 @@ from uuid import uuid4
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
+from accelerate.utils import GradientAccumulationPlugin, broadcast_object_list
 from torch import Tensor, nn
 from torch import distributed as dist
 
@@ -22,6 +22,7 @@ from flowferry.configs.validation import UserError
 from flowferry.pipelines.hardware import best_device, has_bf16, keep_freed_memory, use_cores
 from flowferry.pipelines.storage.files import try_flush
 from flowferry.pipelines.storage.lock import FolderLock
+from flowferry.pipelines.training.environment import asked_precision, ignored_accumulation, launched
 from flowferry.pipelines.training.signals import SignalHandler
 
 log = logging.getLogger("flowferry")
@@ -122,21 +123,26 @@ def locking_problem(lock: FolderLock) -> str | None:
 
 def make_accelerator(train: TrainConfig) -> Accelerator:
     """Return an Accelerator on the GPUs if there are any, else on all cores of the CPU."""
-    init_process_group()
-    accelerator = Accelerator(mixed_precision=precision(train), cpu=not torch.accelerator.is_available())
+    with launched():
+        init_process_group()
+        accelerator = Accelerator(
+            mixed_precision=precision(train),
+            cpu=not torch.accelerator.is_available(),
+            gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),  # `TrainStep` accumulates
+        )
+    if accelerator.is_main_process and (ignored := ignored_accumulation()):
+        log.warning(ignored)
     if accelerator.device.type == "cpu":
         use_cores(train.threads)
         keep_freed_memory()
     return accelerator
 
 
-def precision(train: TrainConfig) -> str | None:
-    """Return the precision in Accelerate's words; None leaves it to `accelerate launch`."""
+def precision(train: TrainConfig) -> str:
+    """Return the precision in Accelerate's words: the configuration's, `accelerate launch`'s, or the device's best."""
     if train.precision != "auto":
         return {"fp32": "no"}.get(train.precision, train.precision)
-    if os.environ.get("ACCELERATE_MIXED_PRECISION", "no") != "no":
-        return None
-    return "bf16" if has_bf16(best_device()) else "no"
+    return asked_precision() or ("bf16" if has_bf16(best_device()) else "no")
 
 
 def init_process_group(timeout: timedelta | None = None) -> None:
