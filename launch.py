@@ -21,7 +21,7 @@ if __name__ in ("__main__", "__mp_main__"):
     sys.modules["flowferry"] = module_from_spec(spec)
     spec.loader.exec_module(sys.modules["flowferry"])  # type: ignore[union-attr]
 
-from flowferry.configs.validation import UserError
+from flowferry.configs.validation import DISK_ERRORS, BrokenOff, UserError
 
 # Let idle threads sleep soon. By default they wait busily, and beside any other busy process a step on all cores then
 # takes fifty times as long. libgomp reads this when torch is imported.
@@ -96,7 +96,11 @@ def run(verb: str, argv: Sequence[str]) -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one verb; return the exit code: 2 for what the user can put right, 130 after Ctrl-C."""
+    """Run one verb; return the exit code.
+
+    It is 2 for what the user can put right, 3 where a file could not be written after work had begun, and 130 after
+    Ctrl-C.
+    """
     argv = list(sys.argv[1:] if argv is None else argv)
     if argv in ([], ["-h"], ["--help"]):
         return show(USAGE.rstrip())
@@ -112,7 +116,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     except UserError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+        return error.exit_code
+    except OSError as error:  # a library writes, too
+        if not isinstance(error, BrokenOff) and error.errno not in DISK_ERRORS:
+            raise
+        print(f"broke off: {error}", file=sys.stderr)
+        return BrokenOff.exit_code
 
 
 if __name__ == "__main__":

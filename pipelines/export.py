@@ -2,7 +2,6 @@
 
 import json
 import logging
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from flowferry.models import MODELS
 from flowferry.pipelines.flow.paths import PATHS
 from flowferry.pipelines.pipeline import Pipeline
 from flowferry.pipelines.storage import hub, weights
-from flowferry.pipelines.storage.files import sha256, write_aside, write_json
+from flowferry.pipelines.storage.files import copy_aside, prepare_folder, sha256, write_aside, write_json
 from flowferry.pipelines.storage.hub import find_weights
 from flowferry.pipelines.training.logger import read_metrics
 
@@ -36,11 +35,11 @@ def run(options: ExportOptions) -> int:
 
 def for_sharing(pipeline: Pipeline, folder: Path, options: ExportOptions) -> None:
     """Write weights and configuration as they are, and a model card."""
-    options.output.mkdir(parents=True, exist_ok=True)
+    prepare_folder(options.output, "--output")
     for name in (weights.CONFIG, weights.WEIGHTS):
-        shutil.copyfile(weights.weights_folder(folder) / name, options.output / name)
+        copy_aside(weights.weights_folder(folder) / name, options.output / name)
     if evaluation_of(folder):
-        shutil.copyfile(folder / weights.EVALUATION, options.output / weights.EVALUATION)
+        copy_aside(folder / weights.EVALUATION, options.output / weights.EVALUATION)
     told = hub.card(pipeline.config, measures_of(folder), options.push or str(options.output))
     write_aside(options.output / hub.CARD, told.encode())
 
@@ -85,6 +84,7 @@ def for_diffusers(pipeline: Pipeline, folder: Path, options: ExportOptions) -> N
         "scheduler": ["diffusers", scheduler["_class_name"]],
     }
     out = options.output
+    prepare_folder(out, "--output")
     write_json(out / "model_index.json", index)
     write_json(out / "scheduler" / "scheduler_config.json", scheduler)
     write_json(out / "unet" / "config.json", {"_class_name": "FlowferryNetwork", **network})

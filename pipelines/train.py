@@ -14,6 +14,7 @@ from flowferry.configs.diff import refuse_changes
 from flowferry.configs.locations import classifier_folder
 from flowferry.configs.options import TrainOptions
 from flowferry.configs.schema import Config, read_config
+from flowferry.configs.validation import BrokenOff
 from flowferry.datasets.builders import build_samplers
 from flowferry.pipelines import inspect_pairs
 from flowferry.pipelines.evaluation.classifier import label_classifier_of
@@ -236,7 +237,7 @@ class Trainer:
             log.error("stopped after step %d: another process is gone; last checkpoint: %s", step, last)
         else:
             raise problem
-        return 1
+        return BrokenOff.exit_code if isinstance(problem, UNWRITABLE) else 1
 
     def report_finish(self) -> int:
         """Log where the run ended, and return the exit code."""

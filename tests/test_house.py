@@ -92,7 +92,7 @@ BELOW = {
     "storage": {"configs"},
     "visualization": {"configs", "datasets", "flow", "storage", "verbs"},
     "evaluation": {"configs", "datasets", "models", "flow", "storage", "visualization", "verbs"},
-    "translation": {"configs", "datasets", "visualization", "verbs"},
+    "translation": {"configs", "datasets", "storage", "visualization", "verbs"},
     "training": {"configs", "datasets", "models", "flow", "storage", "evaluation", "verbs"},
 }
 """The rooms that each room may import from, beside itself; the verbs may import from all."""

@@ -15,7 +15,8 @@ from PIL import Image
 from flowferry.datasets.file_tree import Tree
 from flowferry.datasets.image_io import load_image, restored
 from flowferry.datasets.pixels import to_pil
-from flowferry.pipelines.translation.translator import LoadedImage, Translator, png
+from flowferry.pipelines.storage.files import png, write_aside, write_png
+from flowferry.pipelines.translation.translator import LoadedImage, Translator
 from flowferry.pipelines.visualization.grids import Row, caption, path_frames, save_gif, sheet, solver_summary
 
 log = logging.getLogger("flowferry")
@@ -57,7 +58,7 @@ def write_sheet(translator: Translator, pairs: list[Pair], file: Path) -> None:
         part = pairs[start : start + ACROSS]
         rows.append(("before", torch.stack([pair.loaded.image for pair in part])))
         rows.append(("after", torch.stack([load_image(pair.after, shape, "stretch") for pair in part])))  # type: ignore[arg-type]
-    sheet(rows, caption(translator.pipeline.config, solver_summary(translator.pipeline))).save(file)
+    write_png(file, sheet(rows, caption(translator.pipeline.config, solver_summary(translator.pipeline))))
 
 
 def write_gif(translator: Translator, pairs: list[Pair], file: Path) -> None:
@@ -80,7 +81,7 @@ def write_page(translator: Translator, pairs: list[Pair], file: Path) -> None:
     config = translator.pipeline.config
     told = html.escape(caption(config, solver_summary(translator.pipeline), f"the first {len(cards)} images"))
     page = PAGE.substitute(title=html.escape(config.name), told=told, cards="\n".join(cards))
-    file.write_text(page, encoding="utf-8")
+    write_aside(file, page.encode())
 
 
 def data_url(image: Image.Image) -> str:

@@ -5,12 +5,10 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from flowferry.configs.validation import UserError
@@ -18,6 +16,7 @@ from flowferry.datasets.file_tree import Item
 from flowferry.datasets.image_io import decode, framed, read, restored, to_tensor
 from flowferry.datasets.pixels import to_pil
 from flowferry.pipelines.pipeline import Pipeline
+from flowferry.pipelines.storage.files import png
 from flowferry.pipelines.translation.manifest import Entry, Manifest, sha256
 
 FILE_THREADS = 4  # threads that read files, and as many that write them
@@ -113,13 +112,6 @@ class Translator:
         """Return a result [C, H, W] as the bytes of a PNG file, at its input's `size` where `restore_size`."""
         image = to_pil(result)
         return png(restored(image, size, *self.framing) if self.restore_size else image)
-
-
-def png(image: Image.Image) -> bytes:
-    """Return an image as the bytes of a PNG file."""
-    buffer = BytesIO()
-    image.save(buffer, format="PNG")
-    return buffer.getvalue()
 
 
 def failure(item: Item, error: Exception) -> Result:

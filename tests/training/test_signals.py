@@ -104,7 +104,7 @@ def test_a_full_disk_ends_the_run_in_one_line_and_leaves_what_was_saved(
     trainer.advance = stepped  # type: ignore[method-assign]
     try:
         with caplog.at_level("INFO", logger="flowferry"):
-            assert trainer.run() == 1
+            assert trainer.run() == 3
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     (told,) = [record.getMessage() for record in caplog.records if "stopped" in record.getMessage()]
