@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from functools import partial
 from importlib import import_module
@@ -95,6 +96,12 @@ def run(verb: str, argv: Sequence[str]) -> int:
     return import_module(f"flowferry.pipelines.{VERBS[verb].module}").run(parsed)
 
 
+def hide_disk_errors(args: threading.ExceptHookArgs) -> None:
+    """Print what ended a thread, but not an error of the disk: TensorBoard's thread has it raised again in ours."""
+    if not (isinstance(args.exc_value, OSError) and args.exc_value.errno in DISK_ERRORS):
+        threading.__excepthook__(args)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; return the exit code.
 
@@ -107,6 +114,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     verb = "train" if argv[0].startswith("-") else argv.pop(0)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("flowferry").setLevel(logging.INFO)
+    if threading.excepthook is threading.__excepthook__:
+        threading.excepthook = hide_disk_errors
     try:
         if verb not in VERBS:
             raise UserError(f"unknown verb: got {verb!r}, expected one of {', '.join(VERBS)}")

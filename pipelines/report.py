@@ -133,7 +133,7 @@ class Report(Studies):
         given, result = self.out / "input", self.out / "translated"
         for index, image in enumerate(grids.shown_sources(self.run.pipeline, self.run.test[0], 16)[0]):
             write_png(given / f"{index:02d}.png", to_pil(image))
-        options = TranslateOptions(pipeline=str(self.run.folder), input=given, output=result)
+        options = TranslateOptions(pipeline=str(self.run.folder), input=given, destination=str(result))
         translate.run(options)
         return (
             "## A translated folder\n\n16 test images in [input/](input), as files, and in [translated/](translated)."

@@ -11,13 +11,14 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-from flowferry.configs.validation import UserError
+from flowferry.configs.validation import DISK_ERRORS, BrokenOff, UserError
 from flowferry.datasets.file_tree import Item
 from flowferry.datasets.image_io import decode, framed, read, restored, to_tensor
 from flowferry.datasets.pixels import to_pil
 from flowferry.pipelines.pipeline import Pipeline
 from flowferry.pipelines.storage.files import png
-from flowferry.pipelines.translation.manifest import Entry, Manifest, sha256
+from flowferry.pipelines.translation.entries import Entry, begun, sha256
+from flowferry.pipelines.translation.manifest import Manifest
 
 FILE_THREADS = 4  # threads that read files, and as many that write them
 
@@ -128,11 +129,12 @@ def translate_stream(
     """
     done = manifest.done_before()
     with ThreadPoolExecutor(FILE_THREADS) as reading, ThreadPoolExecutor(FILE_THREADS) as writing:
-        jobs = ((item, done.find(item.name)) for item in items)
+        jobs = ((item, done.find(item.name, item.output)) for item in items)
         loaded = look_ahead(reading, partial(translator.load, root, manifest), jobs, depth=2 * batch_size)
         writes: deque[list[Future[Result]]] = deque()
         for batch in batched(loaded, batch_size):
             images = [one.image for one in batch if isinstance(one, LoadedImage)]
+            manifest.journal("begun", [begun(*one.item[:2]) for one in batch if isinstance(one, LoadedImage)])
             results = iter(translator.translate_batch(images) if images else ())
             pixels = [next(results) if isinstance(one, LoadedImage) else None for one in batch]
             finish = partial(write_result, translator, manifest)
@@ -171,21 +173,32 @@ def batched(loaded: Iterable[LoadedImage | Result], size: int) -> Iterator[list[
 def write_result(
     translator: Translator, manifest: Manifest, one: LoadedImage | Result, pixels: Tensor | None
 ) -> Result:
-    """Write the translation of a file, unless it failed or is done already; return its result."""
+    """Write the translation of a file, unless it failed or is done already; return its result.
+
+    Raises BrokenOff where the disk takes no other file either.
+    """
     if isinstance(one, Result):
         return one
     assert pixels is not None, "every loaded image was translated"
     try:
         written = manifest.write(one.item.output, translator.encode(pixels, one.size))
     except OSError as error:
+        if error.errno in DISK_ERRORS:
+            raise BrokenOff(error.errno, error.strerror, str(manifest.root / one.item.output)) from error
         return failure(one.item, OSError(f"cannot be written ({error.strerror or error})"))
     entry: dict[str, Any] = {"input": one.item.name, "output": one.item.output, "input_sha256": one.digest}
     return Result("translated", entry | {"output_sha256": written, "animated": one.animated})
 
 
 def journal(manifest: Manifest, writes: list[Future[Result]]) -> list[Result]:
-    """Wait for a batch of writes, note them in the journal, and return their results."""
-    batch = [write.result() for write in writes]
+    """Wait for a batch of writes, note them in the journal, and return their results.
+
+    Raises BrokenOff after that, if one of them did.
+    """
+    broken = [problem for write in writes if (problem := write.exception())]
+    batch = [write.result() for write in writes if not write.exception()]
     manifest.journal("done", [one.entry for one in batch if one.status != "failed"])
     manifest.journal("failed", [one.entry for one in batch if one.status == "failed"])
+    for problem in broken:
+        raise problem
     return batch

@@ -147,7 +147,7 @@ def test_what_makes_no_sense_is_refused(trained: Path, tmp_path: Path, capsys: p
 def test_a_second_run_at_the_same_time_is_refused(
     trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    other = Manifest(tmp_path / "out", {"of": "another"})
+    other = Manifest(tmp_path / "out", {"flowferry": "another"})
     other.open(overwrite=False)
     assert "another translation" in refused(capsys, trained, write_images(tmp_path / "in"), tmp_path / "out")
     other.close()

@@ -137,7 +137,7 @@ MOMENTS = {
     "while it draws": ("flowferry.pipelines.visualization.grids:sheet", 3),
     "before it writes a checkpoint": ("flowferry.pipelines.train:Trainer.save", 2),
     "within a checkpoint's tensors": ("flowferry.pipelines.storage.checkpoint:save_file", 6),
-    PUBLISHING: ("os:replace", 8),
+    PUBLISHING: ("os:replace", 14),
     "before an old checkpoint is taken away": ("shutil:rmtree", 1),
     "while it exports the weights": ("flowferry.pipelines.pipeline:Pipeline.save_pretrained", 2),
     "at the very end": ("flowferry.pipelines.training.logger:RunLogger.close", 1),
