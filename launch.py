@@ -22,6 +22,7 @@ if __name__ in ("__main__", "__mp_main__"):
     sys.modules["flowferry"] = module_from_spec(spec)
     spec.loader.exec_module(sys.modules["flowferry"])  # type: ignore[union-attr]
 
+from flowferry.configs.terminal import EscapingFormatter, escaped
 from flowferry.configs.validation import DISK_ERRORS, BrokenOff, UserError
 
 # Let idle threads sleep soon. By default they wait busily, and beside any other busy process a step on all cores then
@@ -112,7 +113,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if argv in ([], ["-h"], ["--help"]):
         return show(USAGE.rstrip())
     verb = "train" if argv[0].startswith("-") else argv.pop(0)
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(EscapingFormatter("%(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
     logging.getLogger("flowferry").setLevel(logging.INFO)
     if threading.excepthook is threading.__excepthook__:
         threading.excepthook = hide_disk_errors
@@ -124,12 +127,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("interrupted", file=sys.stderr)
         return 130
     except UserError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"error: {escaped(str(error))}", file=sys.stderr)
         return error.exit_code
     except OSError as error:  # a library writes, too
         if not isinstance(error, BrokenOff) and error.errno not in DISK_ERRORS:
             raise
-        print(f"broke off: {error}", file=sys.stderr)
+        print(f"broke off: {escaped(str(error))}", file=sys.stderr)
         return BrokenOff.exit_code
 
 

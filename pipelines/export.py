@@ -13,7 +13,7 @@ from flowferry.models import MODELS
 from flowferry.pipelines.flow.paths import PATHS
 from flowferry.pipelines.pipeline import Pipeline
 from flowferry.pipelines.storage import hub, weights
-from flowferry.pipelines.storage.files import copy_aside, prepare_folder, sha256, write_aside, write_json
+from flowferry.pipelines.storage.files import copy_aside, prepare_folder, sha256, write_json, write_text
 from flowferry.pipelines.storage.hub import find_weights
 from flowferry.pipelines.training.logger import read_metrics
 
@@ -41,7 +41,7 @@ def for_sharing(pipeline: Pipeline, folder: Path, options: ExportOptions) -> Non
     if evaluation_of(folder):
         copy_aside(folder / weights.EVALUATION, options.output / weights.EVALUATION)
     told = hub.card(pipeline.config, measures_of(folder), options.push or str(options.output))
-    write_aside(options.output / hub.CARD, told.encode())
+    write_text(options.output / hub.CARD, told)
 
 
 def measures_of(folder: Path) -> dict[str, float | str]:
@@ -90,7 +90,7 @@ def for_diffusers(pipeline: Pipeline, folder: Path, options: ExportOptions) -> N
     write_json(out / "unet" / "config.json", {"_class_name": "FlowferryNetwork", **network})
     tensors = {f"network.{name}": tensor for name, tensor in pipeline.model.state_dict().items()}
     weights.save_tensors(out / "unet" / "diffusion_pytorch_model.safetensors", tensors, {})
-    write_aside(out / hub.CARD, USE.format(name=config.name, out=out, steps=config.solver.num_steps).encode())
+    write_text(out / hub.CARD, USE.format(name=config.name, out=out, steps=config.solver.num_steps))
 
 
 def scheduler_of(config: Config) -> tuple[dict[str, Any], dict[str, int]]:

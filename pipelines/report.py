@@ -11,7 +11,7 @@ from flowferry.pipelines.hardware import describe_machine
 from flowferry.pipelines.report_studies import Studies, component_summary, table
 from flowferry.pipelines.run_folder import RunFolder
 from flowferry.pipelines.storage import weights
-from flowferry.pipelines.storage.files import copy_aside, prepare_folder, write_aside, write_png
+from flowferry.pipelines.storage.files import copy_aside, prepare_folder, write_png, write_text
 from flowferry.pipelines.storage.hub import find_weights
 from flowferry.pipelines.training.validation import HELD_OUT
 from flowferry.pipelines.visualization import grids
@@ -56,7 +56,7 @@ class Report(Studies):
             self.note,
         )
         told = [text for text in (section() for section in sections) if text]
-        write_aside(self.out / "index.md", ("\n\n".join(told) + "\n").encode())
+        write_text(self.out / "index.md", "\n\n".join(told) + "\n")
 
     # --- what was done -------------------------------------------------------------------------------
 

@@ -69,6 +69,11 @@ def write_aside(path: Path, data: bytes) -> None:
         part.write_bytes(data)
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write text in UTF-8, as `aside` does. Bytes of a name in it that are no UTF-8 are written as Python does."""
+    write_aside(path, text.encode(errors="backslashreplace"))
+
+
 def write_json(path: Path, data: Any) -> None:
     """Write `data` as indented JSON, as `aside` does."""
     write_aside(path, (json.dumps(data, indent=2) + "\n").encode())

@@ -12,10 +12,11 @@ from typing import NamedTuple
 import torch
 from PIL import Image
 
+from flowferry.configs.terminal import escaped
 from flowferry.datasets.file_tree import Tree
 from flowferry.datasets.image_io import load_image, restored
 from flowferry.datasets.pixels import to_pil
-from flowferry.pipelines.storage.files import png, write_aside, write_png
+from flowferry.pipelines.storage.files import png, write_png, write_text
 from flowferry.pipelines.translation.translator import LoadedImage, Translator
 from flowferry.pipelines.visualization.grids import Row, caption, path_frames, save_gif, sheet, solver_summary
 
@@ -76,12 +77,12 @@ def write_page(translator: Translator, pairs: list[Pair], file: Path) -> None:
         before, after = to_pil(pair.loaded.image), Image.open(pair.after)
         if translator.restore_size:
             before = restored(before, pair.loaded.size, *translator.framing)
-        name = html.escape(pair.loaded.item.name, quote=True).encode("utf-8", "replace").decode()
+        name = html.escape(escaped(pair.loaded.item.name), quote=True)
         cards.append(CARD.substitute(name=name, before=data_url(before), after=data_url(after)))
     config = translator.pipeline.config
     told = html.escape(caption(config, solver_summary(translator.pipeline), f"the first {len(cards)} images"))
     page = PAGE.substitute(title=html.escape(config.name), told=told, cards="\n".join(cards))
-    write_aside(file, page.encode())
+    write_text(file, page)
 
 
 def data_url(image: Image.Image) -> str:

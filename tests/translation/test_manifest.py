@@ -239,7 +239,7 @@ def test_a_run_that_is_killed_before_it_notes_what_it_wrote_goes_on(
         with monkeypatch.context() as patched:
             patched.setattr(translator, "journal", killed)
             with pytest.raises(Killed):
-                translate(trained, source, out, "--batch-size", "8", *options)
+                translate(trained, source, out, "--batch-size", "4", *options)
         assert (out / "0" / f"new{len(options)}.png").exists(), "it was written, but not noted"
         assert translate(trained, source, out) == 0
         assert {row["input"] for row in rows(out / "manifest.jsonl")[1:]} >= {"0/0.png", f"0/new{len(options)}.png"}
