@@ -23,7 +23,7 @@ from flowferry.pipelines.hardware import describe_machine, keep_freed_memory, us
 from flowferry.pipelines.pipeline import Pipeline
 from flowferry.pipelines.run_folder import RunFolder
 from flowferry.pipelines.storage import weights
-from flowferry.pipelines.storage.files import prepare_folder, sha256, write_json
+from flowferry.pipelines.storage.files import prepare_folder, write_json
 from flowferry.pipelines.storage.hub import find_weights
 from flowferry.pipelines.visualization.grids import caption, solver_summary
 
@@ -171,7 +171,7 @@ class Evaluation:
         result: dict[str, Any] = {
             "pipeline": config.name,
             "data": weights.describe(config)["data"],
-            "weights_sha256": sha256(folder / weights.WEIGHTS),
+            "weights_sha256": weights.digest(folder),
             "step": weights.step_of(folder),
             "count": self.count,
             "seed": self.evaluation_set.seed,

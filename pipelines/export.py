@@ -63,10 +63,12 @@ def measures_of(folder: Path) -> dict[str, float | str]:
 
 def evaluation_of(folder: Path) -> dict[str, Any] | None:
     """Return the `evaluation.json` beside these weights; None where there is none, or it is of other weights."""
-    file = folder / weights.EVALUATION
-    result: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {}
-    ours = result.get("weights_sha256") == sha256(weights.weights_folder(folder) / weights.WEIGHTS)
-    return result if ours else None
+    evaluation = folder / weights.EVALUATION
+    result: dict[str, Any] = json.loads(evaluation.read_text()) if evaluation.is_file() else {}
+    recorded = result.get("weights_sha256")
+    file = weights.weights_folder(folder) / weights.WEIGHTS
+    of_these = recorded and (recorded == weights.digest(folder) or recorded == sha256(file))  # once, of the whole file
+    return result if of_these else None
 
 
 # --- diffusers ------------------------------------------------------------------------------------------

@@ -4,15 +4,20 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from flowferry import Pipeline
+from flowferry.configs.schema import read_config
 from flowferry.configs.validation import UserError
 from flowferry.datasets.file_tree import Item
+from flowferry.pipelines.storage.files import write_json
+from flowferry.pipelines.storage.weights import CONFIG, WEIGHTS
 from flowferry.pipelines.translation import manifest as manifest_module
 from flowferry.pipelines.translation import translator
 from flowferry.pipelines.translation.manifest import Manifest
@@ -73,6 +78,18 @@ def test_other_weights_do_all_of_it_again(tmp_path: Path) -> None:
     pipeline.save_pretrained(weights)
     assert translate(weights, source, out) == 0
     assert all(before[name] != after for name, after in contents(out).items())
+
+
+def test_the_same_weights_saved_again_do_none_of_it_again(trained: Path, tmp_path: Path) -> None:
+    source, out, again = write_images(tmp_path / "in"), tmp_path / "out", tmp_path / "again"
+    assert translate(trained, source, out) == 0
+    before = touched(out)
+    again.mkdir()
+    save_file(load_file(trained / WEIGHTS), again / WEIGHTS, metadata={"step": "9", "flowferry": "0.1"})
+    config = read_config(trained / CONFIG)
+    write_json(again / CONFIG, {"config": replace(config, train=replace(config.train, epochs=1)).to_dict()})
+    assert translate(again, source, out) == 0
+    assert redone(before, touched(out)) == set()
 
 
 def test_outputs_within_the_inputs_are_not_translated(trained: Path, tmp_path: Path) -> None:
