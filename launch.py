@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from functools import partial
 from importlib import import_module
@@ -22,7 +23,8 @@ if __name__ in ("__main__", "__mp_main__"):
     sys.modules["flowferry"] = module_from_spec(spec)
     spec.loader.exec_module(sys.modules["flowferry"])  # type: ignore[union-attr]
 
-from flowferry.configs.validation import UserError
+from flowferry.configs.terminal import EscapingFormatter, escaped
+from flowferry.configs.validation import DISK_ERRORS, BrokenOff, UserError
 
 # Let idle threads sleep soon. By default they wait busily, and beside any other busy process a step on all cores then
 # takes fifty times as long. libgomp reads this when torch is imported.
@@ -96,8 +98,18 @@ def run(verb: str, argv: Sequence[str]) -> int:
     return import_module(f"flowferry.pipelines.{VERBS[verb].module}").run(parsed)
 
 
+def hide_disk_errors(args: threading.ExceptHookArgs) -> None:
+    """Print what ended a thread, but not an error of the disk: TensorBoard's thread has it raised again in ours."""
+    if not (isinstance(args.exc_value, OSError) and args.exc_value.errno in DISK_ERRORS):
+        threading.__excepthook__(args)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one verb; return the exit code: 2 for what the user can put right, 130 after Ctrl-C."""
+    """Run one verb; return the exit code.
+
+    It is 2 for what the user can put right, 3 where a file could not be written after work had begun, and 130 after
+    Ctrl-C.
+    """
     argv = list(sys.argv[1:] if argv is None else argv)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # whose encoding may lack an arrow, or a letter of a file's name
@@ -105,8 +117,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     if argv in ([], ["-h"], ["--help"]):
         return show(USAGE.rstrip())
     verb = "train" if argv[0].startswith("-") else argv.pop(0)
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(EscapingFormatter("%(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
     logging.getLogger("flowferry").setLevel(logging.INFO)
+    if threading.excepthook is threading.__excepthook__:
+        threading.excepthook = hide_disk_errors
     try:
         if verb not in VERBS:
             raise UserError(f"unknown verb: got {verb!r}, expected one of {', '.join(VERBS)}")
@@ -115,8 +131,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("interrupted", file=sys.stderr)
         return 130
     except UserError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+        print(f"error: {escaped(str(error))}", file=sys.stderr)
+        return error.exit_code
+    except OSError as error:  # a library writes, too
+        if not isinstance(error, BrokenOff) and error.errno not in DISK_ERRORS:
+            raise
+        print(f"broke off: {escaped(str(error))}", file=sys.stderr)
+        return BrokenOff.exit_code
 
 
 if __name__ == "__main__":

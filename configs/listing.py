@@ -5,6 +5,7 @@ from pathlib import Path
 
 from flowferry.configs.locations import RUNS, SHIPPED
 from flowferry.configs.presets import PIPELINES
+from flowferry.configs.terminal import escaped
 
 
 def table() -> str:
@@ -28,5 +29,5 @@ def run_label(run: Path) -> str:
     try:
         real = json.loads((run / "config.json").read_text())["data"] == "real"
     except (OSError, ValueError, KeyError, TypeError):
-        return f"{run.name} (config.json unreadable)"
-    return run.name if real else f"{run.name} (synthetic data)"
+        return f"{escaped(run.name)} (config.json unreadable)"
+    return escaped(run.name) if real else f"{escaped(run.name)} (synthetic data)"

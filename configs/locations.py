@@ -21,6 +21,11 @@ def classifier_folder(run: Path) -> Path:
     return run.parent / "classifiers"
 
 
+def names_folder(path: str) -> bool:
+    """Return whether a path as it was typed is that of a folder: one that is there, or that a slash says so of."""
+    return os.path.basename(path) in ("", ".", "..") or os.path.isdir(path)
+
+
 def default_data_root() -> Path:
     """Return the folder of the data sets where no other is given: $FLOWFERRY_DATA, or data/."""
     return Path(os.environ.get("FLOWFERRY_DATA", "data"))

@@ -87,8 +87,9 @@ class TranslateOptions(UseOptions):
 
     input: Path
     """An image file or a folder of them."""
-    output: Path
-    """A PNG file for a file; a folder for a folder, where each translation keeps its relative path, as PNG."""
+    destination: Annotated[str, arg(name="output", metavar="PATH")]
+    """For a file: a PNG file, or a folder, which is there or whose name ends in a slash. For a folder: a folder, where
+    each translation keeps its relative path, as PNG."""
     follow_links: bool = False
     """Follow symbolic links to folders, and to files outside the folder, too; otherwise they are passed over."""
     batch_size: Annotated[int, Range(1)] = 256
@@ -113,7 +114,8 @@ class TranslateOptions(UseOptions):
     suffix: bool = False
     """Keep the input's ending in the result's name: a.jpg becomes a.jpg.png, not a.png."""
     overwrite: bool = False
-    """Translate everything again; otherwise what the manifest of the output folder lists is not done twice."""
+    """Translate everything again, and replace files of other origin; otherwise what the manifest of the output folder
+    lists is not done twice, and files in it that no translation made are not replaced."""
     labels: str | None = None
     """The class to ask for, for class-conditioned pipelines, by its number or the name of its folder, which goes first;
     None: none, or the one the pipeline infers itself."""
@@ -125,6 +127,11 @@ class TranslateOptions(UseOptions):
     """Also write path.gif: the first images on their way."""
     html: bool = False
     """Also write index.html: a page with a slider between before and after, which opens from disk."""
+
+    @property
+    def output(self) -> Path:
+        """The file or the folder to write."""
+        return Path(self.destination)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,8 +182,9 @@ class FeaturesOptions:
     """A name from `list`, or a run's folder: it says which data set, and of what size."""
     of: Literal["source", "target"] = "target"
     """Which of its two data sets."""
-    output: Path | None = None
-    """The file to write; None: classifiers/KIND.safetensors in the folder of the runs."""
+    output: Annotated[str | None, arg(metavar="{None}|PATH")] = None
+    """The file to write, or its folder, which is there or whose name ends in a slash; None: classifiers/ in the folder
+    of the runs."""
     data_root: Path = field(default_factory=default_data_root)
     """Folder of the data sets."""
 

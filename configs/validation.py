@@ -1,11 +1,30 @@
-"""Check values when a configuration is made, and define the one kind of error that a user can put right."""
+"""Check values when a configuration is made, and define the errors that are told in one line, with their exit codes."""
 
+import errno
 from dataclasses import fields
-from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 
 class UserError(Exception):
-    """Something the user can put right, told in one line: what is wrong, what was got, what was expected."""
+    """Something the user can put right, told in one line: what is wrong, what was got, what was expected.
+
+    It is raised before work begins.
+    """
+
+    exit_code: ClassVar[int] = 2
+
+
+class BrokenOff(OSError):
+    """A file that could not be written after work had begun, told in one line. Made of (errno, reason, path)."""
+
+    exit_code: ClassVar[int] = 3
+
+    def __str__(self) -> str:
+        return f"{self.filename} cannot be written ({self.strerror})"
+
+
+DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO})
+"""The errors of a disk that is full, over its quota, read-only or broken: no other file can be written to it either."""
 
 
 class Range(NamedTuple):

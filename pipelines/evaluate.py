@@ -1,17 +1,13 @@
 """The verb `evaluate`: measure how good a pipeline's results are and what they cost, beside figures of real data."""
 
-import json
 import logging
 import time
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
-from textwrap import indent
 from typing import Any
 
-import numpy as np
+from PIL import Image
 from torch import Tensor
-from torch.utils.tensorboard import SummaryWriter
 
 from flowferry.configs.locations import classifier_folder
 from flowferry.configs.options import EvaluateOptions
@@ -21,12 +17,13 @@ from flowferry.pipelines.evaluation import metrics
 from flowferry.pipelines.evaluation.classifier import TrainedClassifier
 from flowferry.pipelines.evaluation.pairs import translation_figures
 from flowferry.pipelines.evaluation.reference import EvaluationSet, Extracted, Figures, ReferenceSet, feature_extractor
+from flowferry.pipelines.evaluation.results import save, table
 from flowferry.pipelines.evaluation.solver_search import Cost, cheapest, cost_curve, cost_figure
 from flowferry.pipelines.hardware import describe_machine, keep_freed_memory, use_cores
 from flowferry.pipelines.pipeline import Pipeline
 from flowferry.pipelines.run_folder import RunFolder
 from flowferry.pipelines.storage import weights
-from flowferry.pipelines.storage.files import sha256, write_json
+from flowferry.pipelines.storage.files import prepare_folder, write_json
 from flowferry.pipelines.storage.hub import find_weights
 from flowferry.pipelines.visualization.grids import caption, solver_summary
 
@@ -45,19 +42,26 @@ def run(options: EvaluateOptions) -> int:
     use_cores()
     keep_freed_memory()
     folder = find_weights(options.pipeline)
-    evaluation = Evaluation.of(RunFolder.load(folder, options.data_root), options)
+    run_folder = RunFolder.load(folder, options.data_root)
+    own = weights.results_folder(folder, run_folder.config)
+    output = options.output or own
+    prepare_folder(output, "--output")
+    searches = options.solver is None and options.steps is None and not options.skip_cost
+    keeps = searches and own == folder  # weights without a run, such as the shipped ones, stay as they are
+    if keeps:
+        what = "the cheapest solver, which is kept with the weights unless --skip-cost"
+        prepare_folder(weights.weights_folder(folder), what)
+    evaluation = Evaluation.of(run_folder, options)
     costs: list[Cost] = []
-    if options.solver is None and options.steps is None and not options.skip_cost and evaluation.reference:
+    if searches and evaluation.reference:
         costs = cost_curve(evaluation.config, evaluation.frechet_with)
         chosen = cheapest(costs)
         log.info("cheapest within 5 %% of the best: %s, %d steps", chosen.solver, chosen.steps)
         evaluation = evaluation.using(solver=chosen.solver, steps=chosen.steps)
     result = evaluation.result(costs)
-    print(table(result))
-    own = weights.results_folder(folder, evaluation.config)
-    output = options.output or own
-    evaluation.save(result, costs, output)
-    if own == folder and costs:  # weights without a run, such as the shipped ones, stay as they are
+    print(table(result))  # first, so that it is not lost where it cannot be saved
+    save(result, evaluation.figure(result, costs), output)
+    if keeps and costs:
         kept = evaluation.run.pipeline.using(solver=chosen.solver, steps=chosen.steps)
         write_json(weights.weights_folder(folder) / weights.CONFIG, weights.describe(kept.config))
     log.info("%s", output / weights.EVALUATION)
@@ -154,13 +158,20 @@ class Evaluation:
         of_results, of_real = (metrics.memorization_rate(samples, everything) for samples in (self.results, held_out))
         return {"memorization rate": of_results}, {"memorization rate": of_real}
 
+    def figure(self, result: dict[str, Any], costs: list[Cost]) -> Image.Image | None:
+        """Draw the cost curve of the `result`; None where there is none."""
+        if not costs:
+            return None
+        title = caption(self.config, f"{self.count} samples, step {result['step']}")
+        return cost_figure(costs, cheapest(costs), result["real"]["frechet"], title)
+
     def result(self, costs: list[Cost]) -> dict[str, Any]:
         """Return the contents of `evaluation.json`. All but "timing" is the same the next time."""
         config, folder = self.config, weights.weights_folder(self.run.folder)
         result: dict[str, Any] = {
             "pipeline": config.name,
             "data": weights.describe(config)["data"],
-            "weights_sha256": sha256(folder / weights.WEIGHTS),
+            "weights_sha256": weights.digest(folder),
             "step": weights.step_of(folder),
             "count": self.count,
             "seed": self.evaluation_set.seed,
@@ -182,31 +193,6 @@ class Evaluation:
         milliseconds = 1000 * self.timed_results[1] / self.count
         return result | {"timing": {"milliseconds an image": milliseconds, "machine": describe_machine()}}
 
-    def save(self, result: dict[str, Any], costs: list[Cost], output: Path) -> None:
-        """Write the result to `evaluation.json`, its figure and TensorBoard."""
-        output.mkdir(parents=True, exist_ok=True)
-        write_json(output / weights.EVALUATION, result)
-        (output / "evaluation.png").unlink(missing_ok=True)  # of an earlier evaluation
-        step = result["step"]
-        with SummaryWriter(str(output / "tensorboard")) as writer:
-            writer.add_text("evaluation", indent(json.dumps(result, indent=2), " " * 4), step)
-            for group, tag in TAGS.items():
-                for name, value in result.get(group, {}).items():
-                    writer.add_scalar(f"{tag}/{name.replace(' ', '_')}", value, step)
-            if costs:
-                title = caption(self.config, f"{self.count} samples, step {step}")
-                picture = cost_figure(costs, cheapest(costs), result["real"]["frechet"], title)
-                picture.save(output / "evaluation.png")
-                writer.add_image("evaluation/cost", np.asarray(picture), step, dataformats="HWC")
-
-
-TAGS = {
-    "target": "evaluation",
-    "translation": "evaluation",
-    "real": "evaluation of real samples",
-    "shuffled": "evaluation of shuffled pairs",
-}
-
 
 def sample_count(run: RunFolder, options: EvaluateOptions) -> int:
     """Return how many results to measure: `options.count`, or COUNT where the data allow, else as many as they allow.
@@ -222,29 +208,3 @@ def sample_count(run: RunFolder, options: EvaluateOptions) -> int:
         if options.count is not None and size is not None and options.count > size:
             raise UserError(f"--count: got {options.count}, expected at most the {size} {what}")
     return options.count or min([COUNT, *(size for size in sizes.values() if size is not None)])
-
-
-def table(result: dict[str, Any]) -> str:
-    """Return the figures as text, each beside that of real samples or of shuffled pairs."""
-    features = result.get("features")
-    through = (
-        f"classifier {features['sha256'][:8]}, right on {features['accuracy']:.2%}"
-        if isinstance(features, dict)
-        else features
-    )
-    lines = [
-        f"{result['pipeline']}: {result['count']:,} samples, {result['sampling']}, "
-        f"{result['timing']['milliseconds an image']:.2f} ms an image",
-        f"features: {through or 'the points themselves'}",
-    ]
-    for title, group, other in (
-        ("target", "target", "real"),
-        ("translation", "translation", "shuffled"),
-    ):
-        if group in result:
-            lines.append(f"\n{title:<22}{'results':>12}{other:>12}")
-            lines += [f"{name:<22}{value:>12.4g}{result[other][name]:>12.4g}" for name, value in result[group].items()]
-    if "cost" in result:
-        lines.append(f"\n{'cost':<12}{'steps':>6}{'NFE':>6}{'Fréchet':>12}")
-        lines += [f"{c['solver']:<12}{c['steps']:>6}{c['nfe']:>6}{c['frechet']:>12.4g}" for c in result["cost"]]
-    return "\n".join(lines)

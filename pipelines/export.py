@@ -2,7 +2,6 @@
 
 import json
 import logging
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from flowferry.models import MODELS
 from flowferry.pipelines.flow.paths import PATHS
 from flowferry.pipelines.pipeline import Pipeline
 from flowferry.pipelines.storage import hub, weights
-from flowferry.pipelines.storage.files import sha256, write_aside, write_json
+from flowferry.pipelines.storage.files import copy_aside, prepare_folder, sha256, write_json, write_text
 from flowferry.pipelines.storage.hub import find_weights
 from flowferry.pipelines.training.logger import read_metrics
 
@@ -36,13 +35,13 @@ def run(options: ExportOptions) -> int:
 
 def for_sharing(pipeline: Pipeline, folder: Path, options: ExportOptions) -> None:
     """Write weights and configuration as they are, and a model card."""
-    options.output.mkdir(parents=True, exist_ok=True)
+    prepare_folder(options.output, "--output")
     for name in (weights.CONFIG, weights.WEIGHTS):
-        shutil.copyfile(weights.weights_folder(folder) / name, options.output / name)
+        copy_aside(weights.weights_folder(folder) / name, options.output / name)
     if evaluation_of(folder):
-        shutil.copyfile(folder / weights.EVALUATION, options.output / weights.EVALUATION)
+        copy_aside(folder / weights.EVALUATION, options.output / weights.EVALUATION)
     told = hub.card(pipeline.config, measures_of(folder), options.push or str(options.output))
-    write_aside(options.output / hub.CARD, told.encode())
+    write_text(options.output / hub.CARD, told)
 
 
 def measures_of(folder: Path) -> dict[str, float | str]:
@@ -64,10 +63,12 @@ def measures_of(folder: Path) -> dict[str, float | str]:
 
 def evaluation_of(folder: Path) -> dict[str, Any] | None:
     """Return the `evaluation.json` beside these weights; None where there is none, or it is of other weights."""
-    file = folder / weights.EVALUATION
-    result: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {}
-    ours = result.get("weights_sha256") == sha256(weights.weights_folder(folder) / weights.WEIGHTS)
-    return result if ours else None
+    evaluation = folder / weights.EVALUATION
+    result: dict[str, Any] = json.loads(evaluation.read_text()) if evaluation.is_file() else {}
+    recorded = result.get("weights_sha256")
+    file = weights.weights_folder(folder) / weights.WEIGHTS
+    of_these = recorded and (recorded == weights.digest(folder) or recorded == sha256(file))  # once, of the whole file
+    return result if of_these else None
 
 
 # --- diffusers ------------------------------------------------------------------------------------------
@@ -85,12 +86,13 @@ def for_diffusers(pipeline: Pipeline, folder: Path, options: ExportOptions) -> N
         "scheduler": ["diffusers", scheduler["_class_name"]],
     }
     out = options.output
+    prepare_folder(out, "--output")
     write_json(out / "model_index.json", index)
     write_json(out / "scheduler" / "scheduler_config.json", scheduler)
     write_json(out / "unet" / "config.json", {"_class_name": "FlowferryNetwork", **network})
     tensors = {f"network.{name}": tensor for name, tensor in pipeline.model.state_dict().items()}
     weights.save_tensors(out / "unet" / "diffusion_pytorch_model.safetensors", tensors, {})
-    write_aside(out / hub.CARD, USE.format(name=config.name, out=out, steps=config.solver.num_steps).encode())
+    write_text(out / hub.CARD, USE.format(name=config.name, out=out, steps=config.solver.num_steps))
 
 
 def scheduler_of(config: Config) -> tuple[dict[str, Any], dict[str, int]]:

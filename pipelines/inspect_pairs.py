@@ -10,6 +10,7 @@ from flowferry.datasets.base import Sampler
 from flowferry.datasets.builders import build_samplers
 from flowferry.datasets.classes import other_classes
 from flowferry.datasets.couplings import Pairing, independent
+from flowferry.pipelines.storage.files import prepare_folder, write_png
 from flowferry.pipelines.training.batches import couple
 from flowferry.pipelines.training.class_names import with_class_names
 from flowferry.pipelines.visualization.grids import caption, sheet
@@ -26,6 +27,8 @@ def run(config: Config, folder: Path, *, data_root: Path) -> int:
     A pool is the batches that are coupled at once. Returns the exit code.
     """
     config = with_class_names(config, folder, log.info)
+    if config.is_image:
+        prepare_folder(folder / "samples", "--output-dir")
     source, target = build_samplers(config, data_root=data_root, split="train", device=torch.device("cpu"))
     count = config.coupling_batches * config.train.batch_size
     pairing = couple(config.coupling, source, target, count, config.seed, 0)
@@ -34,8 +37,7 @@ def run(config: Config, folder: Path, *, data_root: Path) -> int:
         x0, x1 = (batch.samples[: SHOWN * ROWS].split(SHOWN) for batch in pairing)
         rows = [row for pair in zip(x0, x1, strict=True) for row in zip(("source", "target"), pair, strict=True)]
         file = folder / "samples" / "pairs.png"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        sheet(rows, caption(config, f"coupling {config.coupling}", f"{count} at once")).save(file)
+        write_png(file, sheet(rows, caption(config, f"coupling {config.coupling}", f"{count} at once")))
         log.info("the first pairs: %s", file)
     return 0
 

@@ -13,7 +13,7 @@ from flowferry.models import build_model, to_device
 from flowferry.models.classifier import Classifier
 from flowferry.pipelines.hardware import best_device
 from flowferry.pipelines.storage import hub, weights
-from flowferry.pipelines.storage.files import write_aside
+from flowferry.pipelines.storage.files import write_text
 
 LABEL_CLASSIFIER, LABEL_CLASSIFIER_0_1 = "label_classifier.", "reader."  # prefixes of its tensors, now and in 0.1
 
@@ -49,7 +49,7 @@ class Pretrained:
         """
         with TemporaryDirectory() as folder:
             self.save_pretrained(folder)
-            write_aside(Path(folder, hub.CARD), hub.card(self.config, results or {}, name).encode())
+            write_text(Path(folder, hub.CARD), hub.card(self.config, results or {}, name))
             return hub.push(Path(folder), name, private=private, token=token)
 
     @classmethod

@@ -1,7 +1,6 @@
 """The verb `report`: write index.md with its pictures, a lab report of one run."""
 
 import logging
-import shutil
 from collections.abc import Callable, Sequence
 
 from flowferry.configs.diff import training_command
@@ -12,6 +11,7 @@ from flowferry.pipelines.hardware import describe_machine
 from flowferry.pipelines.report_studies import Studies, component_summary, table
 from flowferry.pipelines.run_folder import RunFolder
 from flowferry.pipelines.storage import weights
+from flowferry.pipelines.storage.files import copy_aside, prepare_folder, write_png, write_text
 from flowferry.pipelines.storage.hub import find_weights
 from flowferry.pipelines.training.validation import HELD_OUT
 from flowferry.pipelines.visualization import grids
@@ -40,7 +40,7 @@ class Report(Studies):
 
     def write(self) -> None:
         """Write index.md and its pictures."""
-        self.out.mkdir(parents=True, exist_ok=True)
+        prepare_folder(self.out, "--output")
         sections: Sequence[Callable[[], str]] = (
             self.trained,
             self.losses,
@@ -56,7 +56,7 @@ class Report(Studies):
             self.note,
         )
         told = [text for text in (section() for section in sections) if text]
-        (self.out / "index.md").write_text("\n\n".join(told) + "\n", encoding="utf-8")
+        write_text(self.out / "index.md", "\n\n".join(told) + "\n")
 
     # --- what was done -------------------------------------------------------------------------------
 
@@ -101,7 +101,7 @@ class Report(Studies):
         for epoch in SHOWN_EPOCHS:
             made = self.run.folder / "samples" / f"{self.main_picture}-{epoch * self.run.steps_per_epoch:07d}.png"
             if made.is_file() and epoch < self.run.epochs:
-                shutil.copyfile(made, self.out / f"{self.main_picture}-epoch-{epoch}.png")
+                copy_aside(made, self.out / f"{self.main_picture}-epoch-{epoch}.png")
                 told.append(f"After epoch {epoch}:\n\n![epoch {epoch}]({self.main_picture}-epoch-{epoch}.png)")
         return "## On the way\n\n" + "\n\n".join(told) if told else ""
 
@@ -131,11 +131,10 @@ class Report(Studies):
         if source.is_noise or source.from_target or self.run.config.asked_classes:
             return ""  # noise does not fit an image file: it exceeds [-1, 1]
         given, result = self.out / "input", self.out / "translated"
-        given.mkdir(exist_ok=True)
         images, _ = grids.shown_sources(self.run.pipeline, self.run.test[0], 16)
         for index, image in enumerate(images):
-            to_pil(image).save(given / f"{index:02d}.png")
-        options = TranslateOptions(pipeline=str(self.run.folder), input=given, output=result)
+            write_png(given / f"{index:02d}.png", to_pil(image))
+        options = TranslateOptions(pipeline=str(self.run.folder), input=given, destination=str(result))
         translate.run(options)
         return (
             f"## A translated folder\n\n{len(images)} test images in [input/](input), as files, and in "

@@ -17,6 +17,7 @@ from flowferry.pipelines.evaluation.classifier import TrainedClassifier, trained
 from flowferry.pipelines.pipeline import Pipeline
 from flowferry.pipelines.run_folder import RunFolder
 from flowferry.pipelines.storage import weights
+from flowferry.pipelines.storage.files import write_png
 from flowferry.pipelines.visualization import denoising, grids
 
 GUIDANCE = (1.0, 5.0)  # weights at which asked classes are counted
@@ -154,7 +155,7 @@ class Studies:
 
     def save(self, name: str, picture: Image.Image) -> None:
         """Write a picture beside the report."""
-        picture.save(self.out / f"{name}.png")
+        write_png(self.out / f"{name}.png", picture)
 
 
 def table(heading: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

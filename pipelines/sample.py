@@ -13,6 +13,7 @@ from flowferry.configs.validation import UserError
 from flowferry.datasets.pixels import to_pil
 from flowferry.pipelines.pipeline import Pipeline
 from flowferry.pipelines.storage import weights
+from flowferry.pipelines.storage.files import aside, prepare_folder, write_png
 from flowferry.pipelines.storage.hub import find_weights
 from flowferry.pipelines.visualization.grids import PER_CLASS, caption, sheet
 
@@ -31,21 +32,22 @@ def run(options: SampleOptions) -> int:
         solver=options.solver, steps=options.steps, guidance=options.guidance
     )
     labels = asked_labels(options, pipeline.config)
+    output = options.output or weights.results_folder(folder, pipeline.config) / "sampled"
+    prepare_folder(output, "--output")
     count = (options.count or 64) if labels is None else len(labels)
     images = pipeline.sample(
         count, labels, seed=options.seed, batch_size=options.batch_size, data_root=options.data_root
     )
-    output = options.output or weights.results_folder(folder, pipeline.config) / "sampled"
-    output.mkdir(parents=True, exist_ok=True)
     earlier = {file.name for file in output.iterdir() if WRITTEN.fullmatch(file.name)}
     if not pipeline.config.is_image:
-        np.savetxt(output / "points.csv", images.cpu().numpy(), delimiter=",")
+        with aside(output / "points.csv") as part:
+            np.savetxt(part, images.cpu().numpy(), delimiter=",")
         log.info("%d points in %s; NFE %d", count, output / "points.csv", pipeline.nfe)
         return 0
     for index, image in enumerate(images):
         suffix = "" if labels is None else f"-{labels[index]}"
         name = f"{index:05d}{suffix}.png"
-        to_pil(image).save(output / name)
+        write_png(output / name, to_pil(image))
         earlier.discard(name)
     if options.output is None:
         for name in earlier:
@@ -54,7 +56,7 @@ def run(options: SampleOptions) -> int:
         log.warning("%s: %d images of an earlier run are still there", output, len(earlier))
     across = pipeline.config.num_classes if labels is not None and options.labels is None else 16
     title = caption(pipeline.config, f"seed {options.seed}, NFE {pipeline.nfe}")
-    sheet([("", row) for row in images.split(across)], title).save(output / "sheet.png")
+    write_png(output / "sheet.png", sheet([("", row) for row in images.split(across)], title))
     log.info("%d images and sheet.png in %s; NFE %d", count, output, pipeline.nfe)
     return 0
 

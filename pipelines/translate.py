@@ -6,7 +6,6 @@ one size, so that neither `--batch-size`, nor other files, nor the number of pro
 
 import logging
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import fields
 from datetime import timedelta
 from pathlib import Path
@@ -14,14 +13,16 @@ from pathlib import Path
 import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
+from PIL import Image
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from flowferry.configs.images import ReadConfig
 from flowferry.configs.labels import parse_labels
+from flowferry.configs.locations import names_folder
 from flowferry.configs.options import TranslateOptions
 from flowferry.configs.schema import Config
-from flowferry.configs.validation import UserError
+from flowferry.configs.validation import BrokenOff, UserError
 from flowferry.datasets.file_tree import Item, OutputTree, Tree
 from flowferry.datasets.image_formats import ENDINGS
 from flowferry.datasets.image_io import NOTES, check_background
@@ -30,12 +31,13 @@ from flowferry.pipelines.hardware import use_cores
 from flowferry.pipelines.pipeline import Pipeline
 from flowferry.pipelines.storage import weights
 from flowferry.pipelines.storage.checkpoint import MANIFEST
-from flowferry.pipelines.storage.files import write_aside
+from flowferry.pipelines.storage.files import prepare_folder, write_aside
 from flowferry.pipelines.storage.hub import find_weights
 from flowferry.pipelines.training.distributed import init_process_group
 from flowferry.pipelines.training.environment import launched
 from flowferry.pipelines.translation import gallery
-from flowferry.pipelines.translation.manifest import FAILURES, WORK, Entry, Manifest
+from flowferry.pipelines.translation.entries import Entry
+from flowferry.pipelines.translation.manifest import FAILURES, WORK, Manifest
 from flowferry.pipelines.translation.translator import Result, Translator, translate_stream
 
 log = logging.getLogger("flowferry")
@@ -121,27 +123,38 @@ def settings(translator: Translator, options: TranslateOptions, folder: Path) ->
 
 
 def one_file(translator: Translator, options: TranslateOptions) -> int:
-    """Translate a file into a file, or into an existing folder, whatever is there already; return the exit code."""
-    source, output = options.input, options.output
+    """Translate a file into a file, whatever is there already, or into a folder; return the exit code."""
+    source = options.input
     for name in ("sheet", "gif", "html", "suffix"):
         if getattr(options, name):
             raise UserError(f"--{name}: got the one file {source}, expected a folder of images")
-    path = output / f"{source.stem}.png" if output.is_dir() else output.with_suffix(".png")
-    if path.resolve() == source.resolve():
-        raise UserError(f"--output: got {path}, which is the input itself, expected another file")
+    path = output_of(options)
     loaded = translator.load(source.parent, None, (Item(source.name, path.name), None))
     if isinstance(loaded, Result):
         log.warning("failed: %s: %s", source, loaded.entry["error"])
         return 1
-    data = translator.encode(translator.translate_batch([loaded.image])[0], loaded, source.parent)
-    try:
-        write_aside(path, data)
-    except OSError as error:
-        raise UserError(f"--output: {path} cannot be written ({error.strerror or error})") from error
+    prepare_folder(path.parent, "--output")
+    write_aside(path, translator.encode(translator.translate_batch([loaded.image])[0], loaded, source.parent))
     for note in loaded.notes:
         log.info("%s had %s", source, NOTES[note])
     log.info("%s; NFE %d", path, translator.pipeline.nfe)
     return 0
+
+
+def output_of(options: TranslateOptions) -> Path:
+    """Return the file that one input becomes. Raises UserError where it would replace the input, or another's file."""
+    path, into_folder = options.output, names_folder(options.destination)
+    if into_folder:
+        path = path / f"{options.input.stem}.png"
+    elif (ending := path.suffix.lower()) != ".png":
+        if ending in Image.registered_extensions():
+            raise UserError(f"--output: got {path}, expected a name that ends in .png")
+        path = path.with_name(f"{path.name}.png")
+    if path.resolve() == options.input.resolve():
+        raise UserError(f"--output: got {path}, which is the input itself, expected another file")
+    if into_folder and path.exists() and not options.overwrite:
+        raise UserError(f"--output: got {path}, which is there already; expected another folder, or --overwrite")
+    return path
 
 
 # --- a tree ---------------------------------------------------------------------------------------------
@@ -151,6 +164,7 @@ def whole_tree(translator: Translator, options: TranslateOptions, state: Partial
     """Translate this process's share of the files; return the exit code.
 
     The main process opens the manifest before all of them begin, and closes it and sums up when all have ended.
+    Raises BrokenOff where the disk takes no more files; the next run then goes on, as after a kill.
     """
     asked = {"sheet.png": options.sheet, "path.gif": options.gif, "index.html": options.html}
     shown = [name for name, wanted in asked.items() if wanted]
@@ -165,18 +179,28 @@ def whole_tree(translator: Translator, options: TranslateOptions, state: Partial
     total = survey(tree, options, state)
     manifest = Manifest(options.output, header, rank=state.process_index)
     if state.is_main_process:
-        manifest.open(overwrite=options.overwrite)
+        manifest.open(tree.walk(), shown, overwrite=options.overwrite)
     state.wait_for_everyone()
     counts: Counter[str] = Counter()
+    broken: list[BrokenOff] = []
     bar = tqdm(total=total, desc="translate", unit="image", dynamic_ncols=True, disable=not state.is_main_process)
     with bar, logging_redirect_tqdm():
-        items = share(tree, state)
-        for result in translate_stream(translator, manifest, tree.root, items, batch_size=options.batch_size):
-            counts.update([result.status, *result.entry.get("notes", [])])
-            if result.status == "failed" and counts["failed"] <= LISTED:
-                log.warning("failed: %s: %s", result.entry["input"], result.entry["error"])
-            bar.update()
+        items = (item for item in tree.walk() if is_mine(item, state))
+        try:
+            for result in translate_stream(translator, manifest, tree.root, items, batch_size=options.batch_size):
+                counts.update([result.status, *result.entry.get("notes", [])])
+                if result.status == "failed" and counts["failed"] <= LISTED:
+                    log.warning("failed: %s: %s", result.entry["input"], result.entry["error"])
+                bar.update()
+        except BrokenOff as error:
+            broken.append(error)
     everyone: Counter[str] = sum(map(Counter, gather_object([dict(counts)])), Counter())
+    broken = gather_object(broken)
+    if broken and state.is_main_process:
+        manifest.abandon()
+        raise broken[0]
+    if broken:
+        return BrokenOff.exit_code
     if state.is_main_process:
         manifest.close()
         summarize(everyone, translator.pipeline, tree, options.output, seconds=bar.format_dict["elapsed"])
@@ -220,8 +244,3 @@ def survey(tree: Tree, options: TranslateOptions, state: PartialState) -> int:
 def is_mine(item: Item, state: PartialState) -> bool:
     """Return whether a file is this process's. Its name decides: a changing tree is shared without gaps or doubles."""
     return derive_seed(item.name) % state.num_processes == state.process_index
-
-
-def share(tree: Tree, state: PartialState) -> Iterator[Item]:
-    """Yield this process's files."""
-    return (item for item in tree.walk() if is_mine(item, state))

@@ -1,6 +1,7 @@
 """The command line, verb by verb: what is asked is what is done, and what is wrong is told in one line."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -259,3 +260,36 @@ def test_who_reads_only_the_first_line_gets_no_error(tmp_path):
             process.stdout.close()
             assert process.stderr.read() == b""
         assert process.returncode == 0
+
+
+ODD_NAMES = {  # of files: on the terminal
+    b"\x1b[31mred\x1b[0m.png": r"\x1b[31mred\x1b[0m.png",
+    b"two\nlines.png": r"two\nlines.png",
+    "turned\u202egnp.png".encode(): r"turned\u202egnp.png",
+    b"latin-\xe9.png": r"latin-\udce9.png",
+    "größe.png".encode(): "größe.png",
+}
+
+
+def test_names_do_not_command_the_terminal(here, tmp_path):
+    folder = os.fsencode(tmp_path / "in\x1b[1m")
+    os.makedirs(folder + b"/good")
+    for number, name in enumerate(ODD_NAMES):
+        Path(os.fsdecode(folder + b"/" + name)).write_bytes(b"\x89PNG not really")
+        Image.new("L", (28, 28), number).save(Path(os.fsdecode(folder + b"/good/" + name)), "PNG")
+    argv = [b"translate", b"--pipeline", PUBLISHED.encode(), b"--steps", b"1", b"--html", b"--input", folder]
+    command = [sys.executable, os.fsencode(ROOT / "launch.py"), *argv, b"--output", os.fsencode(tmp_path / "out\x07")]
+    done = subprocess.run(command, capture_output=True, env={**os.environ, "PYTHONIOENCODING": "utf-8"})
+    told = done.stderr.decode()
+    assert done.returncode == 1, told
+    for shown in ODD_NAMES.values():
+        assert f"failed: {shown}: not a readable image" in told, told
+    assert r"out\x07: 5 translated" in told
+    assert not {"\x1b", "\x07", "\u202e"} & set(told)
+    page = (tmp_path / "out\x07" / "index.html").read_text("utf-8")
+    assert all(f'<figcaption title="good/{shown}">good/{shown}</figcaption>' in page for shown in ODD_NAMES.values())
+    done = subprocess.run([*command, b"--resize", b"none\x1b[2J"], capture_output=True)
+    assert done.returncode == 2 and b"\x1b" not in done.stderr
+    done = subprocess.run([*command, b"--input", folder + b"\n2"], capture_output=True)
+    told = done.stderr.splitlines()[-1]
+    assert done.returncode == 2 and told.startswith(b"error: ") and rb"in\x1b[1m\n2, which does not" in told

@@ -26,7 +26,7 @@ from flowferry.models.classifier import Classifier, accuracy
 from flowferry.pipelines.hardware import has_bf16
 from flowferry.pipelines.optimizers import muon
 from flowferry.pipelines.pipeline import Pipeline
-from flowferry.pipelines.storage.files import sha256
+from flowferry.pipelines.storage.files import prepare_folder, sha256
 from flowferry.pipelines.storage.weights import load_strictly, save_tensors, to_half
 
 log = logging.getLogger("flowferry")
@@ -136,7 +136,11 @@ def trained_classifier(
 def train_and_save(
     config: SamplerConfig, shape: tuple[int, ...], *, data_root: Path, file: Path, device: torch.device
 ) -> float:
-    """Train a classifier of a data set, write it to `file`, and return its accuracy on the test images."""
+    """Train a classifier of a data set, write it to `file`, and return its accuracy on the test images.
+
+    Raises UserError before the training where the file cannot be written.
+    """
+    prepare_folder(file.parent, "the classifier's folder")
     train, test = (
         build_sampler(config, shape, data_root=data_root, split=split, device=device) for split in ("train", "test")
     )

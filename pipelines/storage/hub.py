@@ -62,8 +62,13 @@ def local_folder(
             allow_patterns=[CONFIG, WEIGHTS],
         )
     except (OSError, HFValidationError) as error:  # what the hub refuses, and what does not reach it, are OSErrors
-        raise UserError(f"{pipeline}: no such folder here, and the hub did not give it: {error}") from error
+        raise UserError(f"{pipeline}: no such folder here, and the hub did not give it: {one_line(error)}") from error
     return Path(fetched)
+
+
+def one_line(error: Exception) -> str:
+    """Return an error of the hub, which may have several lines, in one."""
+    return " ".join(str(error).split())
 
 
 def push(folder: Path, name: str, *, private: bool, token: str | None) -> str:
@@ -77,7 +82,7 @@ def push(folder: Path, name: str, *, private: bool, token: str | None) -> str:
             repo_id=name, folder_path=folder, allow_patterns=list(FILES), commit_message=f"flowferry {VERSION}"
         )
     except OSError as error:
-        raise UserError(f"push: {name} could not be written to: {error}") from error
+        raise UserError(f"push: {name} could not be written to: {one_line(error)}") from error
     return str(done.repo_url)
 
 

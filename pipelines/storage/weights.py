@@ -22,6 +22,9 @@ CONFIG, WEIGHTS = "config.json", "model.safetensors"
 EVALUATION = "evaluation.json"  # what `evaluate` measured of them
 VERSION = version("flowferry")
 FORMAT = "2"  # of names in configuration and metadata; version 1 is still read (configs/renames.py)
+DECISIVE = ("model", "shape", "num_classes", "infer_labels", "objective", "path", "prediction")
+"""The entries of a configuration that say how its tensors are used."""
+BLOCK = 1 << 20  # bytes to read at a time
 SYNTHETIC = "synthetic stand-ins (--quick), not the real data sets"
 
 
@@ -110,9 +113,28 @@ def results_folder(folder: Path, config: Config) -> Path:
 
 
 def digest(folder: Path) -> str:
-    """Return the SHA-256 of the weights and of the configuration beside them."""
+    """Return a SHA-256 of the tensors in `folder`, and of what the configuration says about how they are used.
+
+    It is the same however often, by which version and for how many steps they were saved, and wherever the data lay:
+    metadata and the rest of the configuration decide no result. Nor does it know solver, steps and guidance, which are
+    chosen for each use.
+    """
     inner = weights_folder(folder)
-    return hashlib.sha256((inner / WEIGHTS).read_bytes() + (inner / CONFIG).read_bytes()).hexdigest()
+    config = read_config(inner / CONFIG)
+    told = {name: value for name, value in config.to_dict().items() if name in DECISIVE}
+    told |= {"source": config.source.kind, "target": config.target.kind, "grid_power": config.solver.grid_power}
+    found = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
+    with (inner / WEIGHTS).open("rb") as file:
+        start = 8 + int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(start - 8))
+        header.pop("__metadata__", None)
+        for name, tensor in sorted(header.items()):
+            found.update(json.dumps([name, tensor["dtype"], tensor["shape"]]).encode())
+            first, end = tensor["data_offsets"]
+            file.seek(start + first)
+            for position in range(first, end, BLOCK):
+                found.update(file.read(min(BLOCK, end - position)))
+    return found.hexdigest()
 
 
 def load_strictly(model: nn.Module, tensors: dict[str, Tensor], *, what: str) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
+from flowferry.configs.validation import BrokenOff
 from flowferry.datasets.bad_files import BadFiles
 from flowferry.pipelines.training.distributed import Processes
 from flowferry.pipelines.training.nonfinite import NonFinite
@@ -32,7 +33,7 @@ def report_failure(problem: Exception, progress: Progress, last: Path | None, pr
         log.error("stopped after step %d: another process is gone; last checkpoint: %s", step, saved)
     else:
         raise problem
-    return 1
+    return BrokenOff.exit_code if isinstance(problem, UNWRITABLE) else 1
 
 
 def report_finish(folder: Path, progress: Progress, processes: Processes) -> int:

@@ -13,7 +13,7 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from flowferry.configs.validation import UserError
-from flowferry.pipelines.storage.files import write_aside, write_json
+from flowferry.pipelines.storage.files import write_aside, write_json, write_png
 
 FLUSH_EVERY = 50  # steps
 
@@ -51,8 +51,8 @@ class RunLogger:
 
     def log_picture(self, step: int, name: str, image: Image.Image) -> None:
         """Write a picture as `samples/NAME.png`, the newest, as `samples/NAME-STEP.png`, and to TensorBoard."""
-        image.save(self.folder / "samples" / f"{name}-{step:07d}.png")
-        image.save(self.folder / "samples" / f"{name}.png")
+        for file in (f"{name}-{step:07d}.png", f"{name}.png"):
+            write_png(self.folder / "samples" / file, image)
         self._writer.add_image(f"samples/{name}", np.asarray(image.convert("RGB")), step, dataformats="HWC")
 
     def rows(self) -> list[dict[str, float]]:

@@ -13,10 +13,12 @@ import torch
 from PIL import Image
 
 from flowferry.configs.images import ReadConfig
+from flowferry.configs.terminal import escaped
 from flowferry.datasets.color_profiles import png
 from flowferry.datasets.file_tree import Tree
 from flowferry.datasets.image_io import load_image
 from flowferry.datasets.pixels import to_pil
+from flowferry.pipelines.storage.files import write_png, write_text
 from flowferry.pipelines.translation.translator import LoadedImage, Translator
 from flowferry.pipelines.visualization.grids import Row, caption, path_frames, save_gif, sheet, solver_summary
 
@@ -61,7 +63,7 @@ def write_sheet(translator: Translator, pairs: list[Pair], file: Path) -> None:
         part = pairs[start : start + ACROSS]
         rows.append(("before", torch.stack([pair.loaded.image for pair in part])))
         rows.append(("after", torch.stack([load_image(pair.after, shape, AS_IT_IS) for pair in part])))  # type: ignore[arg-type]
-    sheet(rows, caption(translator.pipeline.config, solver_summary(translator.pipeline))).save(file)
+    write_png(file, sheet(rows, caption(translator.pipeline.config, solver_summary(translator.pipeline))))
 
 
 def write_gif(translator: Translator, pairs: list[Pair], file: Path) -> None:
@@ -77,12 +79,12 @@ def write_page(translator: Translator, pairs: list[Pair], file: Path) -> None:
     cards = []
     for pair in pairs[:ON_PAGE]:
         before = translator.original(pair.before) if translator.restore_size else to_pil(pair.loaded.image)
-        name = html.escape(pair.loaded.item.name, quote=True).encode("utf-8", "replace").decode()
+        name = html.escape(escaped(pair.loaded.item.name), quote=True)
         cards.append(CARD.substitute(name=name, before=data_url(before), after=data_url(Image.open(pair.after))))
     config = translator.pipeline.config
     told = html.escape(caption(config, solver_summary(translator.pipeline), f"the first {len(cards)} images"))
     page = PAGE.substitute(title=html.escape(config.name), told=told, cards="\n".join(cards))
-    file.write_text(page, encoding="utf-8")
+    write_text(file, page)
 
 
 def data_url(image: Image.Image) -> str:

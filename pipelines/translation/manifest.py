@@ -1,22 +1,25 @@
-"""The manifest of a folder of translations: which inputs are done, which failed. Files are whole or not there."""
+"""The manifest of a folder of translations: which inputs are done, which failed, which files are ours.
 
-import hashlib
-import heapq
+Files are whole or not there, and a file that is not ours is not replaced.
+"""
+
 import json
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from functools import lru_cache
-from itertools import count
+from itertools import chain, count, islice
 from pathlib import Path
-from typing import Any
 
 from flowferry.configs.validation import UserError
-from flowferry.datasets.file_tree import order
+from flowferry.datasets.file_tree import Item
+from flowferry.pipelines.storage.files import prepare_folder, writing
 from flowferry.pipelines.storage.lock import FolderLock
+from flowferry.pipelines.translation.entries import Done, Entry, begun, entries, lines, merged, sha256
 
 MANIFEST, FAILURES, WORK = "manifest.jsonl", "failures.jsonl", ".flowferry"
-Entry = dict[str, Any]
+AT_ONCE = 10_000  # files to look for in the manifest at a time, where their inputs are not listed
+NAMED = 3  # files of the user's to name
 
 
 class Manifest:
@@ -34,32 +37,51 @@ class Manifest:
 
     # --- the main process, before and after all of them ------------------------------------------------
 
-    def open(self, *, overwrite: bool) -> None:
-        """Lock the folder for this run and merge what earlier runs did there, or forget it to `overwrite` everything.
+    def open(self, planned: Iterable[Item] = (), own: Iterable[str] = (), *, overwrite: bool) -> None:
+        """Lock the folder for this run and merge what earlier runs did there; to `overwrite`, none of it is done.
 
-        For the main process, before the others begin. Raises UserError where another run is writing to the folder, or
-        where it cannot be written to.
+        planned: the files to come, in the order of a walk; own: names of files that are made of many inputs. For the
+        main process, before the others begin. Raises UserError where another run is writing to the folder, where it
+        cannot be written to, and, unless to `overwrite`, where it would replace a file that no run made.
         """
         if self.work.is_symlink():
             raise UserError(f"{self.work}: got a symbolic link, expected a folder, or nothing")
+        prepare_folder(self.root, "--output")
         try:
             self._lock.acquire()
         except UserError as error:
             raise UserError(f"--output: {error}") from error
         except OSError as error:
             raise UserError(f"--output: {self.root} cannot be written to ({error.strerror or error})") from error
-        done = [] if overwrite else [*self._journals("done"), self.root / MANIFEST]
-        self._replace(MANIFEST, merged(entries(path, self.header) for path in done), heading=[self.header])
+        claims = [begun("", name) for name in sorted(own)]
+        try:
+            if not overwrite:
+                jobs = ((item.name, item.output) for item in planned if not item.problem)
+                self._refuse_files_of_others(chain((("", claim["output"]) for claim in claims), jobs))
+            earlier = self._existing(self._earlier(overwrite=overwrite))
+            self._replace(MANIFEST, merged([earlier, iter(claims)]), heading=[self.header])
+        except OSError as error:
+            self.abandon()
+            raise UserError(f"--output: {self.root} cannot be written to ({error.strerror or error})") from error
+        except UserError:
+            self.abandon()
+            raise
         self._clear()
 
     def close(self) -> None:
         """Write the manifest and the failures of all processes, and unlock the folder. For the main process, last."""
-        journals = [entries(path, self.header) for path in self._journals("done")]
-        self._replace(MANIFEST, merged(journals), heading=[self.header])
+        done = [*self._journals("done"), self.root / MANIFEST]
+        self._replace(MANIFEST, merged(entries(path, self.header) for path in done), heading=[self.header])
         self._replace(FAILURES, merged(lines(path) for path in self._journals("failed")), heading=[])
         self._clear()
         self._lock.release()
         with suppress(OSError):  # where the next run has begun
+            self.work.rmdir()
+
+    def abandon(self) -> None:
+        """Unlock the folder of a run that broke off. The next one goes on from its journals, as after a kill."""
+        self._lock.release()
+        with suppress(OSError):  # where there are journals, or the next run has begun
             self.work.rmdir()
 
     def _clear(self) -> None:
@@ -68,21 +90,65 @@ class Manifest:
             if file not in (self._lock.path, self._lock.record):
                 file.unlink()
 
+    # --- what earlier runs did -------------------------------------------------------------------------
+
+    def _earlier(self, *, overwrite: bool = False) -> Iterator[Entry]:
+        """Yield the entries of all that earlier runs made, sorted; done only under this header, if not to overwrite."""
+        header = None if overwrite else self.header
+        done = [*self._journals("done"), self.root / MANIFEST]
+        not_done = self._journals("begun")
+        return merged([*(entries(path, header) for path in done), *(entries(path, None) for path in not_done)])
+
+    def _existing(self, found: Iterable[Entry]) -> Iterator[Entry]:
+        """Yield the entries whose output is there."""
+        return (entry for entry in found if os.path.lexists(self.root / entry["output"]))
+
+    def _refuse_files_of_others(self, jobs: Iterable[tuple[str, str]]) -> None:
+        """Raise UserError if files would be replaced that no run made."""
+        found = self._files_of_others(jobs)
+        named = list(islice(found, NAMED))
+        more = sum(1 for _ in found)
+        if named:
+            files = ", ".join(named) + (f" and {more:,} more" if more else "")
+            raise UserError(
+                f"--output: got {self.root} with files that would be replaced and that no translation made: {files} "
+                f"({MANIFEST} does not list them); expected another folder, or --overwrite"
+            )
+
+    def _files_of_others(self, jobs: Iterable[tuple[str, str]]) -> Iterator[str]:
+        """Yield the outputs that are there already and that no run made. Memory does not grow with their number."""
+        if not self._is_ours():
+            yield from (name for name in (FAILURES, MANIFEST) if self._is_file(name))
+        made = Done(self._earlier())
+        unknown = (output for name, output in jobs if self._is_file(output) and made.find(name, output) is None)
+        while some := dict.fromkeys(islice(unknown, AT_ONCE)):  # an input may have another name by now
+            for entry in self._earlier():
+                some.pop(entry["output"], None)
+            yield from some
+
+    def _is_ours(self) -> bool:
+        """Return whether a manifest of ours, or a journal, is in the folder."""
+        return "flowferry" in next(lines(self.root / MANIFEST), {}) or bool(self._journals("begun"))
+
+    def _is_file(self, name: str) -> bool:
+        """Return whether a file, or a link, is there; a folder cannot be replaced by a file."""
+        path = self.root / name
+        return os.path.lexists(path) and (path.is_symlink() or not path.is_dir())
+
     def _journals(self, what: str) -> list[Path]:
         return sorted(self.work.glob(f"{what}-*.jsonl"))
 
     def _replace(self, name: str, body: Iterator[Entry], *, heading: list[Entry]) -> None:
         """Write the JSON-lines file `name` in the folder, or remove it where there is nothing to write."""
         part = self.work / f"{name}.part"
-        with part.open("w") as file:
-            for entry in heading:
-                file.write(json.dumps(entry) + "\n")
-            for entry in body:
-                file.write(json.dumps(entry) + "\n")
-        if part.stat().st_size:
-            os.replace(part, self.root / name)
-        else:
-            (self.root / name).unlink(missing_ok=True)
+        with writing(self.root / name):
+            with part.open("w") as file:
+                for entry in chain(heading, body):
+                    file.write(json.dumps(entry) + "\n")
+            if part.stat().st_size:
+                os.replace(part, self.root / name)
+            else:
+                (self.root / name).unlink(missing_ok=True)
 
     # --- each process ----------------------------------------------------------------------------------
 
@@ -121,61 +187,9 @@ class Manifest:
         folder.mkdir(parents=True, exist_ok=True)
 
     def journal(self, what: str, new: Iterable[Entry]) -> None:
-        """Append entries to this process's journal, "done" or "failed"."""
+        """Append entries to this process's journal, "begun", "done" or "failed". Raises BrokenOff where that fails."""
         path = self.work / f"{what}-{self.rank}.jsonl"
-        lines = [self.header] if what == "done" and not path.exists() else []
+        lines = [self.header] if what != "failed" and not path.exists() else []
         if lines := [*lines, *new]:
-            with path.open("a") as file:
+            with writing(path), path.open("a") as file:
                 file.write("".join(json.dumps(line) + "\n" for line in lines))
-
-
-class Done:
-    """A sorted stream of entries, in which inputs are looked up in the same order."""
-
-    def __init__(self, entries: Iterator[Entry]) -> None:
-        self._entries = entries
-        self._next = next(entries, None)
-
-    def find(self, name: str) -> Entry | None:
-        """Return the entry of an input, or None. Inputs have to come in the order of a walk."""
-        while self._next is not None and order(self._next["input"]) < order(name):
-            self._next = next(self._entries, None)
-        return self._next if self._next is not None and self._next["input"] == name else None
-
-
-def lines(path: Path) -> Iterator[Entry]:
-    """Yield the objects of a JSON-lines file up to the first line that is not whole; nothing without a file."""
-    if path.is_file():
-        with path.open() as file:
-            for line in file:
-                try:
-                    entry = json.loads(line)
-                except ValueError:
-                    return
-                if not isinstance(entry, dict):
-                    return
-                yield entry
-
-
-def entries(path: Path, header: Entry) -> Iterator[Entry]:
-    """Yield the entries of a manifest or journal that begins with `header`; nothing of another one."""
-    found = lines(path)
-    if next(found, None) == header:
-        yield from (entry for entry in found if all(isinstance(entry.get(key), str) for key in KEYS))
-
-
-KEYS = ("input", "output", "input_sha256", "output_sha256")
-
-
-def merged(sources: Iterable[Iterator[Entry]]) -> Iterator[Entry]:
-    """Yield the entries of sorted streams in order; of several entries for one input, the first stream's."""
-    last = None
-    for entry in heapq.merge(*sources, key=lambda entry: order(entry["input"])):
-        if entry["input"] != last:
-            yield entry
-        last = entry["input"]
-
-
-def sha256(data: bytes) -> str:
-    """Return the SHA-256 of bytes in hexadecimal."""
-    return hashlib.sha256(data).hexdigest()

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from flowferry.configs.images import ReadConfig
-from flowferry.configs.validation import UserError
+from flowferry.configs.validation import DISK_ERRORS, BrokenOff, UserError
 from flowferry.datasets.color_profiles import png
 from flowferry.datasets.file_tree import Item
 from flowferry.datasets.framing import restored
@@ -21,7 +21,8 @@ from flowferry.datasets.image_io import decode, read, to_tensor
 from flowferry.datasets.look_ahead import look_ahead
 from flowferry.datasets.pixels import to_pil
 from flowferry.pipelines.pipeline import Pipeline
-from flowferry.pipelines.translation.manifest import Entry, Manifest, sha256
+from flowferry.pipelines.translation.entries import Entry, begun, sha256
+from flowferry.pipelines.translation.manifest import Manifest
 
 FILE_THREADS = 4  # threads that read files, and as many that write them
 
@@ -129,13 +130,14 @@ def translate_stream(
     Reading, computing and writing overlap by a few batches at most, so that memory does not grow with the stream.
     """
     done = manifest.done_before()
-    jobs = ((item, done.find(item.name)) for item in items)
+    jobs = ((item, done.find(item.name, item.output)) for item in items)
     load = partial(translator.load, root, manifest)
     loaded = look_ahead(load, jobs, threads=FILE_THREADS, depth=2 * batch_size)
     with ThreadPoolExecutor(FILE_THREADS) as writing:
         writes: deque[list[Future[Result]]] = deque()
         for batch in batched(loaded, batch_size):
             images = [one.image for one in batch if isinstance(one, LoadedImage)]
+            manifest.journal("begun", [begun(*one.item[:2]) for one in batch if isinstance(one, LoadedImage)])
             results = iter(translator.translate_batch(images) if images else ())
             pixels = [next(results) if isinstance(one, LoadedImage) else None for one in batch]
             finish = partial(write_result, translator, manifest, root)
@@ -163,7 +165,10 @@ def batched(loaded: Iterable[LoadedImage | Result], size: int) -> Iterator[list[
 def write_result(
     translator: Translator, manifest: Manifest, root: Path, one: LoadedImage | Result, pixels: Tensor | None
 ) -> Result:
-    """Write the translation of a file, unless it failed or is done already; return its result."""
+    """Write the translation of a file, unless it failed or is done already; return its result.
+
+    Raises BrokenOff where the disk takes no other file either.
+    """
     if isinstance(one, Result):
         return one
     assert pixels is not None, "every loaded image was translated"
@@ -172,14 +177,22 @@ def write_result(
     except UserError as error:
         return failure(one.item, error)
     except OSError as error:
+        if error.errno in DISK_ERRORS:
+            raise BrokenOff(error.errno, error.strerror, str(manifest.root / one.item.output)) from error
         return failure(one.item, OSError(f"cannot be written ({error.strerror or error})"))
     entry: dict[str, Any] = {"input": one.item.name, "output": one.item.output, "input_sha256": one.digest}
     return Result("translated", entry | {"output_sha256": written, "notes": one.notes})
 
 
 def journal(manifest: Manifest, writes: list[Future[Result]]) -> list[Result]:
-    """Wait for a batch of writes, note them in the journal, and return their results."""
-    batch = [write.result() for write in writes]
+    """Wait for a batch of writes, note them in the journal, and return their results.
+
+    Raises BrokenOff after that, if one of them did.
+    """
+    broken = [problem for write in writes if (problem := write.exception())]
+    batch = [write.result() for write in writes if not write.exception()]
     manifest.journal("done", [one.entry for one in batch if one.status != "failed"])
     manifest.journal("failed", [one.entry for one in batch if one.status == "failed"])
+    for problem in broken:
+        raise problem
     return batch

@@ -14,6 +14,7 @@ from flowferry.datasets.pixels import to_pil
 from flowferry.datasets.rng import derive_seed
 from flowferry.pipelines.flow.times import time_grid
 from flowferry.pipelines.pipeline import Pipeline
+from flowferry.pipelines.storage.files import aside
 from flowferry.pipelines.storage.weights import SYNTHETIC
 
 Row = tuple[str, Tensor]
@@ -150,4 +151,5 @@ def stacked(pictures: Sequence[Image.Image]) -> Image.Image:
 def save_gif(images: Sequence[Image.Image], file: Path) -> None:
     """Write a GIF that takes two seconds, pauses at the end and starts again."""
     durations = [max(20, 2000 // len(images))] * (len(images) - 1) + [1500]
-    images[0].save(file, save_all=True, append_images=images[1:], duration=durations, loop=0)
+    with aside(file) as part:
+        images[0].save(part, "GIF", save_all=True, append_images=images[1:], duration=durations, loop=0)

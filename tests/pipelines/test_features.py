@@ -30,6 +30,9 @@ def test_a_file_of_another_name_is_written_where_it_is_asked_for(tmp_path: Path,
     monkeypatch.chdir(tmp_path)
     assert Trainer(config_of(tiny, 1), Path("runs/tiny"), data_root=tmp_path).run() == 0
     assert launch.main(["features", "--pipeline", "runs/tiny", "--output", "mine.safetensors"]) == 0
+    assert launch.main(["features", "--pipeline", "runs/tiny", "--output", "folder/"]) == 0
+    (in_folder,) = Path("folder").iterdir()
+    assert in_folder.read_bytes() == Path("mine.safetensors").read_bytes()
     assert not Path("runs", "classifiers").exists()
     where = {"data_root": tmp_path, "device": torch.device("cpu")}
     mine = load(Path("mine.safetensors"), (1, 28, 28), where["device"])

@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from flowferry import Pipeline
+from flowferry import Pipeline, launch
 from flowferry.configs.components import ImageFolderConfig
 from flowferry.configs.networks import PracticalUNetConfig
 from flowferry.configs.presets import PIPELINES
@@ -166,7 +166,7 @@ def test_what_makes_no_sense_is_refused(trained: Path, tmp_path: Path, capsys: p
 def test_a_second_run_at_the_same_time_is_refused(
     trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    other = Manifest(tmp_path / "out", {"of": "another"})
+    other = Manifest(tmp_path / "out", {"flowferry": "another"})
     other.open(overwrite=False)
     told = refused(capsys, trained, write_images(tmp_path / "in"), tmp_path / "out")
     assert f"out: another run is writing there: process {os.getpid()} on host {socket.gethostname()}; " in told
@@ -222,3 +222,60 @@ def test_labels_guidance_steps_and_solver_are_the_pipelines(tmp_path: Path) -> N
         found, plain = (np.asarray(Image.open(tmp_path / made / name)).astype(int) for made in ("out", "plain"))
         assert abs(found - to_pixels(expected)[0, 0].numpy()).max() <= 1
         assert (found != plain).any()
+
+
+# --- where one file goes --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("typed", "expected"),
+    [
+        ("new/", "new/a.v1.png"),
+        ("deep/er/", "deep/er/a.v1.png"),
+        ("new.png/", "new.png/a.v1.png"),
+        ("there", "there/a.v1.png"),
+        ("name", "name.png"),
+        ("name.png", "name.png"),
+        ("name.PNG", "name.PNG"),
+        ("result.v1.2", "result.v1.2.png"),
+        ("deep/result.v1", "deep/result.v1.png"),
+    ],
+)
+def test_one_file_goes_where_the_name_says(
+    typed: str, expected: str, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "there").mkdir()
+    noise(0).save("a.v1.jpg", "JPEG")
+    before = contents(tmp_path).keys()
+    argv = ["translate", "--pipeline", str(trained), "--input", "a.v1.jpg", "--output", typed]
+    assert launch.main(argv) == 0
+    assert contents(tmp_path).keys() - before == {expected}
+    with Image.open(expected) as image:
+        assert image.format == "PNG"
+
+
+@pytest.mark.parametrize("name", ["digit.jpg", "digit.JPEG", "digit.webp", "digit.tif"])
+def test_a_name_of_another_format_is_refused(
+    name: str, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    noise(0).save(tmp_path / "a.png")
+    told = refused(capsys, trained, tmp_path / "a.png", tmp_path / name)
+    assert f"got {tmp_path / name}, expected a name that ends in .png" in told
+    assert contents(tmp_path).keys() == {"a.png"}
+
+
+def test_a_file_in_the_folder_that_was_named_is_not_replaced_but_one_that_was_named_itself_is(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    noise(0).save(tmp_path / "a.jpg")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "a.png").write_bytes(b"the user's")
+    assert f"got {tmp_path / 'out' / 'a.png'}, which is there" in refused(
+        capsys, trained, tmp_path / "a.jpg", tmp_path / "out"
+    )
+    assert (tmp_path / "out" / "a.png").read_bytes() == b"the user's"
+    assert translate(trained, tmp_path / "a.jpg", tmp_path / "out", "--overwrite") == 0
+    first = (tmp_path / "out" / "a.png").read_bytes()
+    assert translate(trained, tmp_path / "a.jpg", tmp_path / "out" / "a.png", "--steps", "1") == 0
+    assert (tmp_path / "out" / "a.png").read_bytes() != first

@@ -1,21 +1,27 @@
 """Weights as files: equal tensors and metadata give equal bytes, which safetensors itself reads back."""
 
 import json
+import shutil
 import subprocess
 import sys
+import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from flowferry import Pipeline
-from flowferry.configs.schema import Config
+from flowferry.configs.components import SyntheticDigitsConfig, SyntheticGarmentsConfig
+from flowferry.configs.networks import PracticalUNetConfig
+from flowferry.configs.schema import Config, SolverConfig
 from flowferry.pipelines.storage import weights
+from flowferry.pipelines.storage.files import write_json
 from tiny_runs import config_of, trained
 
 DESCRIPTION = {f"entry {number}": f'größe {number} "quoted" \\ 日本語' for number in range(20)}
@@ -103,17 +109,94 @@ def test_two_identical_runs_leave_equal_weights(name: str, tiny: Callable[..., C
     assert weights.digest(tmp_path / "first") == weights.digest(tmp_path / "second")
 
 
-def test_a_digest_is_of_the_weights_and_of_their_configuration(tiny: Callable[..., Config], tmp_path: Path) -> None:
-    """Both decide what the weights make of an image; the metadata says nothing of the solver."""
+# --- the digest -----------------------------------------------------------------------------------------
+
+
+def kept(config: Config, folder: Path) -> Path:
+    """Save the same tensors with a configuration, and return the folder."""
     torch.manual_seed(0)
-    pipeline = Pipeline(tiny("fashion2mnist"))
+    Pipeline(config).save_pretrained(folder)
+    return folder
 
-    def digest(pipeline: Pipeline, name: str) -> str:
-        pipeline.save_pretrained(tmp_path / name)
-        return weights.digest(tmp_path / name)
 
-    first = digest(pipeline, "first")
-    assert digest(pipeline, "again") == first
-    assert digest(pipeline.using(steps=3), "other steps") != first
-    next(pipeline.model.parameters()).data[0] += 1
-    assert digest(pipeline, "other weights") != first
+def test_the_same_weights_saved_in_any_way_have_one_digest(tiny: Callable[..., Config], tmp_path: Path) -> None:
+    """Saved again, by safetensors itself in another order, for other steps, and after another training elsewhere."""
+    config = tiny("fashion2mnist")
+    digest = weights.digest(kept(config, tmp_path / "first"))
+    held = load_file(tmp_path / "first" / weights.WEIGHTS)
+    for number in range(4):
+        again = tmp_path / f"again{number}"
+        again.mkdir()
+        shuffled = {name: held[name] for name in sorted(held, key=lambda name: hash((name, number)))}
+        told = {f"entry {entry}": str(number) for entry in range(10)}
+        save_file(shuffled, again / weights.WEIGHTS, metadata=told)
+        text = (tmp_path / "first" / weights.CONFIG).read_text()
+        (again / weights.CONFIG).write_text(json.dumps(json.loads(text), sort_keys=True, indent=number))
+        assert weights.digest(again) == digest
+    assert len({(tmp_path / f"again{number}" / weights.WEIGHTS).read_bytes() for number in range(4)}) == 4
+    Pipeline.from_pretrained(tmp_path / "first").save_pretrained(tmp_path / "resaved", step=7)
+    assert weights.digest(tmp_path / "resaved") == digest
+    train, solver = replace(config.train, epochs=3, batch_size=7), replace(config.solver, name="heun", num_steps=9)
+    other = replace(config, train=train, solver=solver, seed=4, summary="x", source=replace(config.source, count=9))
+    assert weights.digest(kept(other, tmp_path / "other")) == digest
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"prediction": "target"},
+        {"path": "cosine"},
+        {"objective": "one-step"},
+        {"num_classes": 3},
+        {"shape": (1, 32, 32)},
+        {"source": SyntheticDigitsConfig(count=64)},
+        {"target": SyntheticGarmentsConfig(count=64)},
+        {"solver": SolverConfig(grid_power=2.0)},
+        {"model": PracticalUNetConfig(width=5)},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_whatever_decides_a_result_changes_the_digest(
+    changes: dict[str, Any], tiny: Callable[..., Config], tmp_path: Path
+) -> None:
+    config = tiny("fashion2mnist-published")
+    digest = weights.digest(kept(config, tmp_path / "first"))
+    shutil.copytree(tmp_path / "first", tmp_path / "other")
+    write_json(tmp_path / "other" / weights.CONFIG, weights.describe(replace(config, **changes)))
+    assert weights.digest(tmp_path / "other") != digest
+
+
+def test_every_bit_name_shape_and_type_of_a_tensor_changes_the_digest(
+    tiny: Callable[..., Config], tmp_path: Path
+) -> None:
+    kept(tiny("fashion2mnist"), tmp_path)
+
+    def digest(entries: dict[str, Tensor]) -> str:
+        weights.save_tensors(tmp_path / weights.WEIGHTS, entries, {})
+        return weights.digest(tmp_path)
+
+    plain = {"a": torch.zeros(2, 3), "b": torch.ones(4)}
+    bit = torch.zeros(2, 3)
+    bit.view(torch.int32)[1, 2] = 1
+    variants = [
+        plain,
+        plain | {"a": bit},
+        plain | {"a": torch.zeros(3, 2)},
+        plain | {"a": torch.zeros(2, 3, dtype=torch.int32)},
+        {"a": plain["a"], "c": plain["b"]},
+        {"a": plain["a"]},
+        {"b": torch.zeros(2, 3), "a": torch.ones(4)},
+    ]
+    assert len({digest(variant) for variant in variants}) == len(variants)
+    assert digest(dict(reversed(plain.items()))) == digest(plain)
+
+
+def test_the_digest_holds_little_of_the_file_in_memory(tiny: Callable[..., Config], tmp_path: Path) -> None:
+    kept(tiny("fashion2mnist"), tmp_path)
+    weights.save_tensors(tmp_path / weights.WEIGHTS, {"large": torch.zeros(16 << 20)}, {})  # 64 MB
+    tracemalloc.start()
+    try:
+        weights.digest(tmp_path)
+        assert tracemalloc.get_traced_memory()[1] < 8 << 20
+    finally:
+        tracemalloc.stop()

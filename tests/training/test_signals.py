@@ -104,7 +104,7 @@ def test_a_full_disk_ends_the_run_in_one_line_and_leaves_what_was_saved(
     trainer.advance = stepped  # type: ignore[method-assign]
     try:
         with caplog.at_level("INFO", logger="flowferry"):
-            assert trainer.run() == 1
+            assert trainer.run() == 3
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     (told,) = [record.getMessage() for record in caplog.records if "stopped" in record.getMessage()]
@@ -138,7 +138,7 @@ MOMENTS = {
     "while it draws": ("flowferry.pipelines.visualization.grids:sheet", 3),
     "before it writes a checkpoint": ("flowferry.pipelines.train:Trainer.save", 2),
     "within a checkpoint's tensors": ("flowferry.pipelines.storage.checkpoint:save_file", 6),
-    PUBLISHING: ("os:replace", 8),
+    PUBLISHING: ("os:replace", 14),
     "before an old checkpoint is taken away": ("shutil:rmtree", 1),
     "while it exports the weights": ("flowferry.pipelines.pipeline:Pipeline.save_pretrained", 2),
     "at the very end": ("flowferry.pipelines.training.logger:RunLogger.close", 1),

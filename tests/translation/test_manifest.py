@@ -1,14 +1,26 @@
 """The manifest of a folder of translations: nothing is done twice, and what is written is whole or not there."""
 
+import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from flowferry import Pipeline
+from flowferry.configs.schema import read_config
+from flowferry.configs.validation import UserError
+from flowferry.datasets.file_tree import Item
+from flowferry.pipelines.storage.files import write_json
+from flowferry.pipelines.storage.weights import CONFIG, WEIGHTS
+from flowferry.pipelines.translation import manifest as manifest_module
+from flowferry.pipelines.translation import translator
+from flowferry.pipelines.translation.manifest import Manifest
 from translations import contents, noise, rows, save_tiny, translate, write_images
 
 ROOT = Path(__file__).parents[2]
@@ -66,6 +78,18 @@ def test_other_weights_do_all_of_it_again(tmp_path: Path) -> None:
     pipeline.save_pretrained(weights)
     assert translate(weights, source, out) == 0
     assert all(before[name] != after for name, after in contents(out).items())
+
+
+def test_the_same_weights_saved_again_do_none_of_it_again(trained: Path, tmp_path: Path) -> None:
+    source, out, again = write_images(tmp_path / "in"), tmp_path / "out", tmp_path / "again"
+    assert translate(trained, source, out) == 0
+    before = touched(out)
+    again.mkdir()
+    save_file(load_file(trained / WEIGHTS), again / WEIGHTS, metadata={"step": "9", "flowferry": "0.1"})
+    config = read_config(trained / CONFIG)
+    write_json(again / CONFIG, {"config": replace(config, train=replace(config.train, epochs=1)).to_dict()})
+    assert translate(again, source, out) == 0
+    assert redone(before, touched(out)) == set()
 
 
 def test_outputs_within_the_inputs_are_not_translated(trained: Path, tmp_path: Path) -> None:
@@ -151,6 +175,117 @@ def test_an_output_that_is_a_link_is_replaced_not_followed(trained: Path, tmp_pa
     (tmp_path / "precious").write_text("kept")
     (tmp_path / "out" / "0").mkdir(parents=True)
     os.symlink(tmp_path / "precious", tmp_path / "out" / "0" / "0.png")
-    assert translate(trained, tmp_path / "in", tmp_path / "out") == 0
+    assert translate(trained, tmp_path / "in", tmp_path / "out") == 2
+    assert translate(trained, tmp_path / "in", tmp_path / "out", "--overwrite") == 0
     assert (tmp_path / "precious").read_text() == "kept"
     assert not (tmp_path / "out" / "0" / "0.png").is_symlink()
+
+
+# --- what is not ours is not replaced -------------------------------------------------------------------
+
+
+def refused(capsys: pytest.CaptureFixture[str], *given: object) -> str:
+    capsys.readouterr()
+    assert translate(*given) == 2  # type: ignore[arg-type]
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1 and "expected another folder, or --overwrite" in told, told
+    return told
+
+
+def test_files_of_the_user_s_own_are_not_replaced(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, out = write_images(tmp_path / "in"), tmp_path / "out"
+    mine = dict.fromkeys(("0/3.png", "1/1.png", "1/4.png", "2/2.png", "2/5.png", "2/notes.txt"), b"the user's")
+    for name, data in mine.items():
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        (out / name).write_bytes(data)
+    assert "0/3.png, 1/1.png, 1/4.png and 2 more" in refused(capsys, trained, source, out)
+    assert contents(out) == mine and not (out / ".flowferry").exists()  # nothing was written
+    assert translate(trained, source, out, "--overwrite") == 0
+    assert len(touched(out)) == 9 and (out / "2" / "notes.txt").read_bytes() == b"the user's"
+    assert translate(trained, source, out) == 0  # they are ours now
+    noise(50).save(source / "new.png")
+    (out / "new.png").write_bytes(b"the user's")
+    assert " new.png (" in refused(capsys, trained, source, out)
+    assert (out / "new.png").read_bytes() == b"the user's"
+
+
+@pytest.mark.parametrize("name", ["sheet.png", "path.gif", "index.html", "manifest.jsonl", "failures.jsonl"])
+def test_the_translation_s_own_files_replace_none_of_the_user_s(
+    name: str, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, out = write_images(tmp_path / "in", 2), tmp_path / "out"
+    out.mkdir()
+    (out / name).write_text('{"input": "a.png", "output": "b.png"}\n')
+    options = ("--sheet", "--gif", "--html", "--steps", "1")
+    assert f" {name} (" in refused(capsys, trained, source, out, *options)
+    assert contents(out) == {name: b'{"input": "a.png", "output": "b.png"}\n'}
+    (out / name).unlink()
+    for _ in range(2):
+        assert translate(trained, source, out, *options) == 0
+
+
+def test_what_earlier_runs_made_is_replaced_whatever_their_settings(trained: Path, tmp_path: Path) -> None:
+    """With other settings, under another name of the input, after it was away or damaged, and after it was --suffix."""
+    source, out = write_images(tmp_path / "in"), tmp_path / "out"
+    assert translate(trained, source, out) == 0
+    assert translate(trained, source, out, "--steps", "1", "--sheet") == 0
+    assert translate(trained, source, out, "--steps", "2", "--suffix", "--sheet") == 0
+    away = (source / "0" / "0.png").rename(tmp_path / "away.png")
+    Image.open(source / "1" / "1.png").save(source / "1" / "1.webp")
+    (source / "1" / "1.png").unlink()
+    (source / "2" / "2.png").write_bytes(b"damaged")
+    assert translate(trained, source, out, "--steps", "1") == 1
+    away.rename(source / "0" / "0.png")
+    noise(2, mode="L").save(source / "2" / "2.png")
+    before = touched(out)
+    assert translate(trained, source, out, "--steps", "1") == 0
+    assert {"0/0.png", "2/2.png"} <= redone(before, touched(out)) <= {"0/0.png", "2/2.png"}
+    assert translate(trained, source, out, "--steps", "2", "--suffix") == 0
+
+
+def test_a_run_that_is_killed_before_it_notes_what_it_wrote_goes_on(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether it had begun with other settings, or to overwrite."""
+    source, out = write_images(tmp_path / "in"), tmp_path / "out"
+    assert translate(trained, source, out) == 0
+    for options in (("--steps", "1"), ("--overwrite",), ()):
+        noise(len(options), mode="L").save(source / "0" / f"new{len(options)}.png")
+        with monkeypatch.context() as patched:
+            patched.setattr(translator, "journal", killed)
+            with pytest.raises(Killed):
+                translate(trained, source, out, "--batch-size", "4", *options)
+        assert (out / "0" / f"new{len(options)}.png").exists(), "it was written, but not noted"
+        assert translate(trained, source, out) == 0
+        assert {row["input"] for row in rows(out / "manifest.jsonl")[1:]} >= {"0/0.png", f"0/new{len(options)}.png"}
+
+
+class Killed(Exception):
+    """Stands for SIGKILL."""
+
+
+def killed(manifest: Manifest, writes: list) -> list:
+    for write in writes:
+        write.result()
+    manifest.abandon()  # a process that is killed leaves no lock
+    raise Killed
+
+
+def test_the_memory_of_looking_for_files_does_not_grow_with_their_number(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Files whose inputs are not listed are looked for a few at a time, and all of them are found."""
+    monkeypatch.setattr(manifest_module, "AT_ONCE", 3)
+    header = {"flowferry": "1"}
+    made = [{"input": f"old{n}.jpg", "output": f"{n}.png", "input_sha256": "a", "output_sha256": "b"} for n in range(8)]
+    (tmp_path / "manifest.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [header, *made]))
+    for number in range(10):
+        (tmp_path / f"{number}.png").write_bytes(b"")
+    manifest = Manifest(tmp_path, header)
+    planned = [Item(f"{number}.webp", f"{number}.png") for number in range(10)]
+    with pytest.raises(UserError, match=r"no translation made: 8\.png, 9\.png \("):
+        manifest.open(planned, overwrite=False)
+    manifest.open(planned[:8], overwrite=False)
+    manifest.close()
