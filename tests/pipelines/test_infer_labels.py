@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from flowferry import Pipeline
 from flowferry.configs.components import GaussianConfig
+from flowferry.configs.images import ReadConfig
 from flowferry.configs.options import EvaluateOptions, SampleOptions
 from flowferry.configs.presets import PIPELINES
 from flowferry.configs.schema import Config
@@ -28,7 +29,7 @@ from flowferry.pipelines.pretrained import LABEL_CLASSIFIER
 from flowferry.pipelines.run_folder import RunFolder
 from flowferry.pipelines.storage.weights import to_half
 from flowferry.pipelines.train import Trainer
-from flowferry.pipelines.translation.translator import Framing, Translator
+from flowferry.pipelines.translation.translator import Translator
 from flowferry.pipelines.visualization.grids import samples_sheet
 
 CPU = torch.device("cpu")
@@ -219,7 +220,7 @@ def test_a_run_keeps_the_classifier_of_its_source(run: RunFolder, tmp_path: Path
     assert samples_sheet(run.pipeline, run.test[0], "").height == 20 + 6 * 58  # sources and results of 48 in rows of 16
 
     stirred(run.pipeline)
-    translator = Translator(pipeline=run.pipeline, framing=Framing("fit", "black"))
+    translator = Translator(pipeline=run.pipeline, reading=ReadConfig())
     ours = run.pipeline.translate(images[:5], inferred[:5], batch_size=32)
     torch.testing.assert_close(translator.translate_batch(list(images[:5])), ours, rtol=1e-3, atol=1e-3)
     torch.testing.assert_close(translator.trajectory(images[:5])[-1].clamp(-1, 1), ours, rtol=1e-3, atol=1e-3)
