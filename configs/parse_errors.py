@@ -85,8 +85,9 @@ def option_names(options: Any, prefix: str = "--") -> Iterator[str]:
     for field in fields(options):
         if not field.init:
             continue
-        renamed = [mark.name for mark in getattr(hints[field.name], "__metadata__", ()) if hasattr(mark, "name")]
-        name = prefix + (renamed[0] if renamed else field.name.replace("_", "-"))
+        names = [getattr(mark, "name", None) for mark in getattr(hints[field.name], "__metadata__", ())]
+        own = field.name.replace("_", "-")
+        name = prefix + next((renamed for renamed in names if renamed is not None), own)
         value = getattr(options, field.name, None)
         if is_dataclass(value):
             yield from option_names(value, name if name == prefix else f"{name}.")
