@@ -166,23 +166,21 @@ def whole_tree(translator: Translator, options: TranslateOptions, state: Partial
     The main process opens the manifest before all of them begin, and closes it and sums up when all have ended.
     Raises BrokenOff where the disk takes no more files; the next run then goes on, as after a kill.
     """
-    asked = {"sheet.png": options.sheet, "path.gif": options.gif, "index.html": options.html}
-    shown = [name for name, wanted in asked.items() if wanted]
-    reserved = {MANIFEST, FAILURES, WORK, *shown}
+    asked = ("sheet.png", options.sheet), ("path.gif", options.gif), ("index.html", options.html)
+    shown = [name for name, wanted in asked if wanted]
     tree = OutputTree(
         options.input,
         leave_out=options.output,
         follow_links=options.follow_links,
         keep_ending=options.suffix,
-        reserved=reserved,
+        reserved={MANIFEST, FAILURES, WORK, *shown},
     )
     total = survey(tree, options, state)
     manifest = Manifest(options.output, header, rank=state.process_index)
     if state.is_main_process:
         manifest.open(tree.walk(), shown, overwrite=options.overwrite)
     state.wait_for_everyone()
-    counts: Counter[str] = Counter()
-    broken: list[BrokenOff] = []
+    counts, broken = Counter[str](), list[BrokenOff]()
     bar = tqdm(total=total, desc="translate", unit="image", dynamic_ncols=True, disable=not state.is_main_process)
     with bar, logging_redirect_tqdm():
         items = (item for item in tree.walk() if is_mine(item, state))

@@ -89,7 +89,7 @@ BELOW = {
     "flow": set(),
     "datasets": {"configs"},
     "models": {"configs", "flow"},
-    "storage": {"configs"},
+    "storage": {"configs", "datasets"},
     "visualization": {"configs", "datasets", "flow", "storage", "verbs"},
     "evaluation": {"configs", "datasets", "models", "flow", "storage", "visualization", "verbs"},
     "translation": {"configs", "datasets", "storage", "visualization", "verbs"},
