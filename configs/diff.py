@@ -15,6 +15,7 @@ from flowferry.configs.validation import UserError
 
 MAY_CHANGE = {
     *("name", "summary", "source.cache_mb", "target.cache_mb", "source.on_bad_file", "target.on_bad_file"),
+    *("source.max_pixels", "target.max_pixels", "source.strict", "target.strict"),
     *("train.epochs", "train.max_steps", "train.minutes"),
     *("train.accumulate", "train.precision", "train.threads", "train.on_nonfinite"),
     *("train.checkpoint_epochs", "train.checkpoint_steps", "train.keep_checkpoints"),

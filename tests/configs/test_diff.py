@@ -21,6 +21,7 @@ NAMES = dict(leaves(NAMED.to_dict()))
 MAY_CHANGE = set(
     """
     name summary source.cache_mb target.cache_mb source.on_bad_file target.on_bad_file
+    source.max_pixels target.max_pixels source.strict target.strict
     solver.name solver.num_steps solver.grid_power solver.guidance
     train.epochs train.max_steps train.minutes
     train.accumulate train.precision train.threads train.on_nonfinite
