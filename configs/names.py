@@ -23,15 +23,10 @@ def number_key(name: str) -> list[tuple[int, str]]:
     return [(int(digits), text) for digits, text in zip(["0", *parts[1::2]], parts[::2], strict=True)]
 
 
-def shown(name: str) -> str:
-    """Return a name as it is shown in one line: what does not print, such as a line break, as its escape."""
-    return name if name.isprintable() else ascii(name)[1:-1]
-
-
 def with_code_points(name: str) -> str:
     """Return a name as it is shown where another may look like it: with its escapes where it is not plain ASCII."""
     plain = name.isascii() and name.isprintable() and name == " ".join(name.split())
-    return name if plain else f"{shown(name)} = {name!a}"
+    return name if plain else f"{name} = {name!a}"
 
 
 def one_line(names: Sequence[str], show: Callable[[str], str] = with_code_points) -> str:
@@ -41,4 +36,4 @@ def one_line(names: Sequence[str], show: Callable[[str], str] = with_code_points
 
 def numbered(names: Sequence[str]) -> str:
     """Return class names behind their labels in one line: "0 cat, 1 dog"."""
-    return one_line([f"{label} {name}" for label, name in enumerate(names)], shown)
+    return one_line([f"{label} {name}" for label, name in enumerate(names)], str)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection
 from dataclasses import replace
 
 from flowferry.configs.labels import folders_of
-from flowferry.configs.names import natural_order, numbered, one_line, same_form, shown
+from flowferry.configs.names import natural_order, numbered, one_line, same_form
 from flowferry.configs.schema import Config
 from flowferry.configs.validation import UserError
 from flowferry.datasets.couplings import MATCHES_LABELS
@@ -27,7 +27,7 @@ def name_classes(config: Config, before: Config | None, tell: Callable[[str], No
         listed, skipped = list_folder(folder)
         names = listed.values()
         if skipped:
-            tell(f"{what} {shown(folder.root)}: {skipped}")
+            tell(f"{what} {folder.root}: {skipped}")
         asked = checked_classes(folder, names) if folder.classes else known_order(config, before, what, names)
         config = replace(config, **{what: replace(folder, classes=asked)})  # type: ignore[arg-type]
     check_same_classes(config)
@@ -61,7 +61,7 @@ def other_classes(config: Config) -> str:
     names = [f.classes or tuple(sorted(class_names(list_images(f).values()))) for f in folders]
     if not all(names) or names[0] == names[1]:
         return ""
-    return " and ".join(f"{one_line(n)} in {shown(f.root)}" for n, f in zip(names, folders, strict=True))
+    return " and ".join(f"{one_line(n)} in {f.root}" for n, f in zip(names, folders, strict=True))
 
 
 def check_same_classes(config: Config) -> None:

@@ -1,6 +1,7 @@
 """`train --inspect`: show which source samples are paired with which target samples, in figures and in a picture."""
 
 import logging
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -26,7 +27,7 @@ def run(config: Config, folder: Path, *, data_root: Path) -> int:
 
     A pool is the batches that are coupled at once. Returns the exit code.
     """
-    config = with_class_names(config, folder, log.info)
+    config = with_class_names(config, folder, partial(log.info, "%s"))
     if config.is_image:
         prepare_folder(folder / "samples", "--output-dir")
     source, target = build_samplers(config, data_root=data_root, split="train", device=torch.device("cpu"))

@@ -58,7 +58,7 @@ class Trainer:
 
     def __init__(self, config: Config, folder: Path, *, data_root: Path) -> None:
         self.folder, self.data_root, self.processes = folder, data_root, Processes(config.train)
-        self.config = config = with_class_names(config, folder, self.processes.log_main)
+        self.config = config = with_class_names(config, folder, partial(self.processes.log_main, "%s"))
         device = self.processes.accelerator.device
         usable = self.processes.on_main(partial(usable_images, config))
         where: Any = {"data_root": data_root, "device": device, "usable": usable}
