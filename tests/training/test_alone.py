@@ -120,7 +120,7 @@ def test_a_disk_that_fails_to_flush_is_an_error_before_the_first_step_and_after(
     trainer = Trainer(config_of(tiny, 2), tmp_path / "late", data_root=Path("data"))
     with trainer.processes.alone_in(tmp_path / "late"):
         monkeypatch.setattr(os, "fsync", refusing(name))
-        assert trainer.run() == 1
+        assert trainer.run() == 3
     assert not list((tmp_path / "late" / "checkpoints").iterdir())
     assert train(tmp_path / "run", 2) == 2
     assert capsys.readouterr().err.endswith(f"error: --output-dir: {tmp_path}/run cannot be written to ({reason})\n")
