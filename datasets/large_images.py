@@ -17,6 +17,7 @@ LARGE = 2**24  # pixels
 T = TypeVar("T")
 
 warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
+warnings.filterwarnings("ignore", module="PIL.TiffImagePlugin")  # of odd tags, which are not looked at
 
 
 def in_turn(data: bytes, max_pixels: int, do: Callable[[], T]) -> T:

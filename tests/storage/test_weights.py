@@ -193,10 +193,24 @@ def test_every_bit_name_shape_and_type_of_a_tensor_changes_the_digest(
 
 def test_the_digest_holds_little_of_the_file_in_memory(tiny: Callable[..., Config], tmp_path: Path) -> None:
     kept(tiny("fashion2mnist"), tmp_path)
-    weights.save_tensors(tmp_path / weights.WEIGHTS, {"large": torch.zeros(16 << 20)}, {})  # 64 MB
+    large = torch.zeros(16 << 20)  # 64 MB
+    weights.save_tensors(tmp_path / weights.WEIGHTS, {"large": large}, {})
     tracemalloc.start()
     try:
-        weights.digest(tmp_path)
+        digest = weights.digest(tmp_path)
         assert tracemalloc.get_traced_memory()[1] < 8 << 20
     finally:
         tracemalloc.stop()
+    large[-1] = 1
+    weights.save_tensors(tmp_path / weights.WEIGHTS, {"large": large}, {})
+    assert weights.digest(tmp_path) != digest  # the last byte counts, too
+
+
+def test_the_order_in_the_header_does_not_change_the_digest(tiny: Callable[..., Config], tmp_path: Path) -> None:
+    """safetensors itself always writes one order; other writers need not."""
+    digest = weights.digest(kept(tiny("fashion2mnist"), tmp_path))
+    data = (tmp_path / weights.WEIGHTS).read_bytes()
+    length = int.from_bytes(data[:8], "little")
+    header = json.dumps(dict(reversed(json.loads(data[8 : 8 + length]).items()))).encode()
+    (tmp_path / weights.WEIGHTS).write_bytes(len(header).to_bytes(8, "little") + header + data[8 + length :])
+    assert weights.digest(tmp_path) == digest
