@@ -50,6 +50,8 @@ class PatchUNetConfig(Validated):
     """Channels at half and at a quarter of the size; multiples of 8."""
     blocks: Annotated[tuple[int, ...], Range(1, 64)] = (1, 3)
     """Residual blocks down and up at half the size, and in the middle at a quarter."""
+    sees_source: bool = False
+    """Show it the source image beside x_t, so that a result keeps to its own source; it then runs forward only."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from tyro.conf import arg
 
@@ -58,8 +58,16 @@ class UseOptions(Validated):
     """None: as the pipeline says."""
     guidance: Annotated[float | None, Range(0)] = None
     """w, for class-conditioned pipelines: 1 plain, 0 unconditional; None: as the pipeline says."""
+    source_noise: Annotated[float | None, Range(0)] = None
+    """Standard deviation of noise added to source images; None: as the pipeline says."""
     batch_size: Annotated[int | None, Range(1)] = None
     """Images that go through the network at a time; None: as many as are fastest on the device."""
+
+    @property
+    def sampling(self) -> dict[str, Any]:
+        """What is asked for instead of the pipeline's own, as `Pipeline.using` takes it."""
+        asked = {"solver": self.solver, "steps": self.steps, "guidance": self.guidance}
+        return asked | {"source_noise": self.source_noise}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,6 +129,8 @@ class TranslateOptions(UseOptions):
     None: none, or the one the pipeline infers itself."""
     reverse: bool = False
     """Translate from target back to source."""
+    seed: int = 0
+    """Of the noise on the source, if there is any: another seed gives other results of the same images."""
     sheet: bool = False
     """Also write sheet.png: the first images before and after."""
     gif: bool = False

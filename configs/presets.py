@@ -41,7 +41,7 @@ COURSE = TrainConfig(epochs=10, batch_size=64, lr=1e-2, schedule="exponential", 
 COURSE_DDPM = TrainConfig(epochs=20, batch_size=128, lr=1e-3, schedule="exponential", show_epochs=5)
 COURSE_DENOISER = TrainConfig(epochs=5, batch_size=256, lr=1e-4, show_epochs=5)
 COLOR = TrainConfig(epochs=100, batch_size=128, lr=3e-4, warmup_steps=500, show_epochs=10)
-FOLDERS = TrainConfig(epochs=100, batch_size=64, lr=3e-4, warmup_steps=200, show_epochs=10)
+SLOW = TrainConfig(epochs=100, batch_size=64, lr=3e-4, warmup_steps=200, show_epochs=10)
 PLANE = TrainConfig(epochs=20, batch_size=256, lr=2e-3, schedule="cosine", lr_final=0.0, show_epochs=10)
 
 NEAR_SOURCE = SolverConfig(num_steps=25, grid_power=2.0)
@@ -55,6 +55,7 @@ COLOR_UNET = AttentionUNetConfig(widths=(64, 128, 256), middle=128, time_scale=1
 Options = dict[str, Any]
 GENERATION: Options = {"source": GaussianConfig(), "target": MnistConfig()}
 TRANSLATION: Options = {"source": FashionMnistConfig(), "target": MnistConfig()}
+FOLDERS: Options = {"source": ImageFolderConfig(), "target": ImageFolderConfig(), "shape": (3, 64, 64)}
 FAST: Options = {"model": PatchUNetConfig(), "train": SPEEDRUN}
 TRANSPORTED: Options = {"coupling": "ot", "coupling_batches": 8, "solver": NEAR_SOURCE, "train": FROM_IMAGES}
 DDPM: Options = {
@@ -172,8 +173,15 @@ ROWS: tuple[tuple[str, str, Options], ...] = (
     (
         "folders",
         "your own images: --source.root A --target.root B, in pairs by name with --coupling given",
-        {"source": ImageFolderConfig(), "target": ImageFolderConfig(), "shape": (3, 64, 64)}
-        | {"model": FOLDER_UNET, "train": FOLDERS},
+        FOLDERS | {"model": FOLDER_UNET, "train": SLOW},
+    ),
+    (
+        "paired",
+        "your own pairs by name: --source.root A --target.root B; each result keeps to its own source",
+        FOLDERS
+        | FAST
+        | {"coupling": "given", "model": PatchUNetConfig(sees_source=True)}
+        | {"train": FROM_IMAGES, "solver": replace(NEAR_SOURCE, num_steps=10, source_noise=FROM_IMAGES.source_noise)},
     ),
     (
         "moons",

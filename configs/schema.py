@@ -31,6 +31,8 @@ class SolverConfig(Validated):
     """Solver steps from source to target."""
     grid_power: Annotated[float, Range(1)] = 1.0
     """p in the time grid t_k = (k/N)^p: 1 is uniform; more puts more of the steps near the source."""
+    source_noise: Annotated[float, Range(0)] = 0.0
+    """Standard deviation of noise added to source images before translating them, as by `train.source-noise`."""
     guidance: Annotated[float, Range(0)] = 1.0
     """w in v = v_uncond + w·(v_cond − v_uncond): 1 plain conditional, 0 unconditional."""
 
@@ -159,6 +161,8 @@ class Config(Validated):
             )
         if self.solver.adds_noise and not self.starts_from_unit_noise:
             raise UserError(f"solver {self.solver.name}: got {self.source}, expected the source {GaussianConfig()}")
+        if self.solver.source_noise and self.source.is_noise:
+            raise UserError(f"solver source_noise: got the source {self.source.kind}, expected images")
         source, target = augmentation_of(self.source), augmentation_of(self.target)
         if self.is_paired and not self.source.from_target and source != target:
             raise UserError(f"coupling given: got {source} and {target}, expected both to be augmented alike")
@@ -194,10 +198,7 @@ class Config(Validated):
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> "Config":
-        """Invert `to_dict`, also after a trip through JSON and for the names of older versions.
-
-        Raises UserError for unknown, missing and ill-typed entries.
-        """
+        """Invert `to_dict`, also for names of older versions. Raises UserError for wrong or missing entries."""
         try:
             data = with_current_names(data)
             components = {name: component_from_dict(name, data[name]) for name in COMPONENTS}

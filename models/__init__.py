@@ -21,6 +21,11 @@ MODELS: dict[str, type[Network]] = {
 }
 
 
+def sees_source(config: Config) -> bool:
+    """Return whether a pipeline's network is shown the source sample beside x_t."""
+    return getattr(config.model, "sees_source", MODELS[config.model.kind].sees_source)
+
+
 def build_model(config: Config) -> nn.Module:
     """Return the network that `config.model` describes, initialized from torch's global generator.
 

@@ -18,7 +18,8 @@ class Network(nn.Module):
     takes_classes: ClassVar[bool] = False
     """Whether it reads `condition.label`."""
     sees_source: ClassVar[bool] = False
-    """Whether it reads `condition.image`, the source sample."""
+    """Whether it reads `condition.image`, the source sample. Where its configuration has an option of this name, that
+    decides."""
     trains_contiguous: ClassVar[bool] = False
     """Whether it trains faster on a CPU with contiguous kernels than with channels last."""
 

@@ -60,7 +60,7 @@ class PatchUNet(Network):
         at_fine, at_coarse = config.blocks
         self.time = nn.Sequential(nn.Linear(2 * FREQUENCIES, EMBEDDING), nn.SiLU(), nn.Linear(EMBEDDING, EMBEDDING))
         self.label = nn.Embedding(num_classes + 1, EMBEDDING) if num_classes else None
-        self.stem = nn.Conv2d(patch, fine, 3, padding=1)
+        self.stem = nn.Conv2d(2 * patch if config.sees_source else patch, fine, 3, padding=1)
         self.down = nn.ModuleList(ModulatedBlock(fine, fine) for _ in range(at_fine))
         self.shrink = nn.Conv2d(fine, coarse, 3, 2, 1)
         self.middle = nn.ModuleList(ModulatedBlock(coarse, coarse) for _ in range(at_coarse))
@@ -70,7 +70,8 @@ class PatchUNet(Network):
 
     def forward(self, xt: Tensor, t: Tensor, condition: Condition = NO_CONDITION) -> Tensor:
         embedding = self.embed(t, condition.label)
-        h = self.stem(F.pixel_unshuffle(xt, 2))
+        seen = xt if condition.image is None else torch.cat([xt, condition.image], dim=1)
+        h = self.stem(F.pixel_unshuffle(seen, 2))
         for block in self.down:
             h = block(h, embedding)
         skipped, h = h, self.shrink(h)

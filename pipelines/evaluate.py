@@ -85,7 +85,7 @@ class Evaluation:
 
         Raises UserError where there are fewer samples than asked for, or too few for any figure.
         """
-        pipeline = run.pipeline.using(solver=options.solver, steps=options.steps, guidance=options.guidance)
+        pipeline = run.pipeline.using(**options.sampling)
         evaluation_set = EvaluationSet(
             run.config, run.test, sample_count(run, options), options.seed, options.batch_size
         )

@@ -9,7 +9,7 @@ from typing import Any
 from flowferry.configs.options import ExportOptions
 from flowferry.configs.schema import Config
 from flowferry.configs.validation import UserError
-from flowferry.models import MODELS
+from flowferry.models import sees_source
 from flowferry.pipelines.flow.paths import PATHS
 from flowferry.pipelines.pipeline import Pipeline
 from flowferry.pipelines.storage import hub, weights
@@ -100,7 +100,7 @@ def scheduler_of(config: Config) -> tuple[dict[str, Any], dict[str, int]]:
 
     Raises UserError for a pipeline without such a scheduler.
     """
-    if MODELS[config.model.kind].sees_source:
+    if sees_source(config):
         raise UserError(f"--format diffusers: {config.model.kind} sees the source, expected a network that does not")
     if not config.source.is_noise or not config.is_image:
         raise UserError(

@@ -1,6 +1,6 @@
 """A pipeline: a network, what it is trained for, and what can be done with the velocity that follows from it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,8 +15,8 @@ from flowferry.configs.schema import Config, OdeSolverName
 from flowferry.configs.validation import UserError
 from flowferry.datasets.builders import build_source
 from flowferry.datasets.rng import derive_seed, normal_rows
-from flowferry.models import MODELS
-from flowferry.models.classifier import Classifier, extract
+from flowferry.models import sees_source
+from flowferry.models.classifier import Classifier
 from flowferry.pipelines.flow.conditions import NO_CONDITION, Condition
 from flowferry.pipelines.flow.guidance import guide
 from flowferry.pipelines.flow.losses import LOSSES
@@ -57,9 +57,16 @@ class Pipeline(Pretrained):
 
     # --- running it ----------------------------------------------------------------------------------
 
-    def using(self, *, solver: str | None = None, steps: int | None = None, guidance: float | None = None) -> Self:
-        """Return this pipeline with another solver, number of steps or guidance weight w; None leaves it as it is."""
-        asked = {"name": solver, "num_steps": steps, "guidance": guidance}
+    def using(
+        self,
+        *,
+        solver: str | None = None,
+        steps: int | None = None,
+        guidance: float | None = None,
+        source_noise: float | None = None,
+    ) -> Self:
+        """Return this pipeline with another solver, number of steps, guidance w or noise on the source, unless None."""
+        asked = {"name": solver, "num_steps": steps, "guidance": guidance, "source_noise": source_noise}
         changes: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
         config = replace(self.config, solver=replace(self.config.solver, **changes))
         return type(self)(config, self.model, self.label_classifier)
@@ -84,8 +91,8 @@ class Pipeline(Pretrained):
         root = Path(data_root or default_data_root())
         source = build_source(self.config, data_root=root, split="test", device=self.device)
         x0 = source.draw(count, seed=derive_seed(seed, "source"), step=0).samples
-        pipeline = self.using(solver=solver, steps=steps, guidance=guidance)
-        return pipeline.translate(x0, labels, batch_size=batch_size, seed=seed)
+        asked: Any = {"solver": solver, "steps": steps, "guidance": guidance}
+        return self.translate(x0, labels, **asked, batch_size=batch_size, seed=seed)
 
     def translate(
         self,
@@ -98,12 +105,14 @@ class Pipeline(Pretrained):
         batch_size: int | None = None,
         reverse: bool = False,
         seed: int = 0,
+        rows: Sequence[int] | None = None,
     ) -> Tensor:
         """Carry source samples [B, *shape], images in [-1, 1], to the target by integrating dx/dt = v from t = 0 to 1.
 
         labels: target classes, int64 [B]; None asks for none, or for those that the label classifier infers. guidance,
         steps, solver: as in `using`. batch_size: samples at a time; None: `block_size`. reverse: see `invert`.
-        seed: of the noise that the ancestral solver adds, which for sample i is a function of (seed, i).
+        seed, rows: of the noise on the source and of the ancestral solver, which for sample i is a function of
+        (seed, rows[i]); None numbers the samples.
         Returns samples on the pipeline's device, images but not noise clipped to [-1, 1]. Raises UserError for samples
         of another shape and for labels that are not classes of this pipeline.
         """
@@ -117,10 +126,11 @@ class Pipeline(Pretrained):
             labels = self.check_labels(labels, len(images))
         pipeline = self.using(solver=solver, steps=steps, guidance=guidance)
         parts = [images.to(self.device)[:0]]
+        rows = range(len(images)) if rows is None else rows
         for start in range(0, len(images), batch_size):
-            rows = slice(start, start + batch_size)
-            part = None if labels is None else labels[rows]
-            for x in pipeline.trajectory(images[rows], part, reverse=reverse, seed=seed, first=start):
+            part = slice(start, start + batch_size)
+            asked = None if labels is None else labels[part]
+            for x in pipeline.trajectory(images[part], asked, reverse=reverse, seed=seed, rows=rows[part]):
                 end = x
             parts.append(end)
         result = torch.cat(parts)
@@ -141,15 +151,15 @@ class Pipeline(Pretrained):
         *,
         reverse: bool = False,
         seed: int = 0,
-        first: int = 0,
+        rows: Sequence[int] | None = None,
         edit_velocity: Callable[[Velocity], Velocity] | None = None,
         edit_step: Callable[[Step], Step] | None = None,
     ) -> Iterator[Tensor]:
-        """Yield x at every time of the grid: num_steps + 1 tensors [B, *shape], the first is x itself, none clipped.
+        """Yield x at every time of the grid: num_steps + 1 tensors [B, *shape], none clipped.
 
-        seed, first: the noise of the ancestral solver is that of samples first … first + B − 1. edit_velocity,
-        edit_step: functions that take the velocity or the step and return the one to use instead. Puts the network in
-        evaluation mode. Raises UserError as `translate` does, and in a direction that the pipeline does not know.
+        The first is x itself, with noise where the solver has `source_noise`. seed, rows: as for `translate`.
+        edit_velocity, edit_step: functions that take the velocity or the step and return the one to use instead. Puts
+        the network in evaluation mode. Raises UserError as `translate` does, and in a direction that is not known.
         """
         self.check_direction(reverse=reverse)
         solver, x = self.config.solver, x.to(self.device)
@@ -162,21 +172,16 @@ class Pipeline(Pretrained):
         condition = Condition(self.check_labels(labels, len(x)), image, self.config.num_classes)
         # no_grad around each evaluation, not around the loop: a generator would leave it on for its caller.
         velocity: Velocity = torch.no_grad()(guide(self._velocity, condition, guidance))
-        if edit_velocity is not None:
-            velocity = edit_velocity(velocity)
-        noise = normal_rows(seed, range(first, first + len(x)))
+        velocity = velocity if edit_velocity is None else edit_velocity(velocity)
+        noise = normal_rows(seed, rows := range(len(x)) if rows is None else rows)
+        if solver.source_noise and not reverse:
+            x = x + solver.source_noise * normal_rows(derive_seed(seed, "source noise"), rows)(x)
         step = self.objective.step(velocity, lambda v: self.solver.make_step(v, self.path, noise))
         return trajectory(step if edit_step is None else edit_step(step), x, grid)
 
     def _velocity(self, x: Tensor, t: Tensor, condition: Condition) -> Tensor:
         t = t.clamp(max=self.max_time).expand(len(x))  # x stays at t; the network is not asked beyond its last time
         return self.prediction.velocity(self.path, self.model(x, t, condition), x, t)
-
-    def inferred_labels(self, samples: Tensor) -> Tensor | None:
-        """Return the classes int64 [B] inferred from source samples [B, *shape]; None without a label classifier."""
-        if self.label_classifier is None:
-            return None
-        return extract(self.label_classifier, samples.to(self.device))[1].argmax(dim=1)
 
     # --- what it can do ------------------------------------------------------------------------------
 
@@ -188,12 +193,7 @@ class Pipeline(Pretrained):
     @property
     def sees_source(self) -> bool:
         """Whether the network is shown the source sample beside x_t."""
-        return MODELS[self.config.model.kind].sees_source
-
-    @property
-    def device(self) -> torch.device:
-        """The device of the network, to which samples are moved."""
-        return next(self.model.parameters()).device
+        return sees_source(self.config)
 
     @property
     def block_size(self) -> int:

@@ -10,7 +10,7 @@ from typing_extensions import Self
 
 from flowferry.configs.schema import Config
 from flowferry.models import build_model, to_device
-from flowferry.models.classifier import Classifier
+from flowferry.models.classifier import Classifier, extract
 from flowferry.pipelines.hardware import best_device
 from flowferry.pipelines.storage import hub, weights
 from flowferry.pipelines.storage.files import write_text
@@ -27,6 +27,17 @@ class Pretrained:
         self.config = config
         self.model = build_model(config) if model is None else model
         self.label_classifier = build_label_classifier(config) if label_classifier is None else label_classifier
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the network, to which samples are moved."""
+        return next(self.model.parameters()).device
+
+    def inferred_labels(self, samples: Tensor) -> Tensor | None:
+        """Return the classes int64 [B] inferred from source samples [B, *shape]; None without a label classifier."""
+        if self.label_classifier is None:
+            return None
+        return extract(self.label_classifier, samples.to(self.device))[1].argmax(dim=1)
 
     def save_pretrained(self, folder: Path | str, *, step: int = 0) -> None:
         """Write `config.json` and `model.safetensors`, whose metadata describes it, into `folder`."""

@@ -56,7 +56,7 @@ def run(options: TranslateOptions) -> int:
         state = PartialState(cpu=not torch.accelerator.is_available(), timeout=PATIENCE)
     use_cores()
     pipeline = Pipeline.from_pretrained(folder, device=state.device)
-    pipeline = pipeline.using(solver=options.solver, steps=options.steps, guidance=options.guidance)
+    pipeline = pipeline.using(**options.sampling)
     check(pipeline, options)
     if options.labels is None and pipeline.config.asked_classes:
         pipeline = pipeline.using(guidance=0)  # unconditional, because no class is asked for
@@ -66,6 +66,7 @@ def run(options: TranslateOptions) -> int:
         label=asked_label(pipeline.config, options),
         reverse=options.reverse,
         restore_size=options.restore_size,
+        seed=options.seed,
     )
     if options.input.is_file():
         return one_file(translator, options) if state.is_main_process else 0
@@ -112,6 +113,8 @@ def settings(translator: Translator, options: TranslateOptions, folder: Path) ->
         "solver": solver.name,
         "steps": solver.num_steps,
         "guidance": solver.guidance,
+        "source_noise": solver.source_noise,
+        "seed": options.seed if solver.source_noise else None,
         "labels": translator.label,
         "reverse": options.reverse,
         "resize": translator.reading.resize,

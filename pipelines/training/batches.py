@@ -12,7 +12,7 @@ from flowferry.configs.schema import Config, TrainConfig
 from flowferry.datasets.base import Batch, Sampler
 from flowferry.datasets.couplings import COUPLINGS, Pairing
 from flowferry.datasets.rng import generator
-from flowferry.models import MODELS
+from flowferry.models import sees_source
 from flowferry.pipelines.flow.conditions import Condition
 from flowferry.pipelines.flow.objectives import OBJECTIVES
 from flowferry.pipelines.flow.paths import PATHS
@@ -82,7 +82,7 @@ def draw_condition(config: Config, start: Batch, end: Batch, g: torch.Generator)
     if config.num_classes:
         assert end.labels is not None, "checked when the samplers were built"
         label = torch.where(dropped, config.num_classes, end.labels)
-    image = start.samples if MODELS[config.model.kind].sees_source else None
+    image = start.samples if sees_source(config) else None
     return Condition(label, image, config.num_classes)
 
 

@@ -19,7 +19,8 @@ from flowferry.datasets.file_tree import Item
 from flowferry.datasets.framing import restored
 from flowferry.datasets.image_io import decode, read, to_tensor
 from flowferry.datasets.look_ahead import look_ahead
-from flowferry.datasets.pixels import to_pil
+from flowferry.datasets.pixels import to_pil, to_pixels
+from flowferry.datasets.rng import derive_seed
 from flowferry.pipelines.pipeline import Pipeline
 from flowferry.pipelines.translation.entries import Entry, begun, sha256
 from flowferry.pipelines.translation.manifest import Manifest
@@ -62,6 +63,8 @@ class Translator:
     """Translate from target back to source."""
     restore_size: bool = False
     """Give each result the size of its input."""
+    seed: int = 0
+    """Of the noise on the source, which for each image is a function of the seed and the image."""
 
     def load(self, root: Path, manifest: Manifest | None, job: tuple[Item, Entry | None]) -> LoadedImage | Result:
         """Read, check and frame one file under `root`, unless the manifest shows that it is done already.
@@ -89,11 +92,13 @@ class Translator:
         """
         x = torch.stack(images)
         x = torch.cat([x, x[:1].expand(-len(x) % self.pipeline.block_size, *x.shape[1:])])
-        return self.pipeline.translate(x, self.labels(len(x)), reverse=self.reverse)[: len(images)].cpu()
+        which: Any = {"reverse": self.reverse, "seed": self.seed, "rows": noise_rows(x)}
+        return self.pipeline.translate(x, self.labels(len(x)), **which)[: len(images)].cpu()
 
     def trajectory(self, images: Tensor) -> Tensor:
         """Return images [B, C, H, W] at every time of the solver's grid: [num_steps + 1, B, C, H, W] on the CPU."""
-        points = self.pipeline.trajectory(images, self.labels(len(images)), reverse=self.reverse)
+        which: Any = {"reverse": self.reverse, "seed": self.seed, "rows": noise_rows(images)}
+        points = self.pipeline.trajectory(images, self.labels(len(images)), **which)
         return torch.stack([x.cpu() for x in points])
 
     def labels(self, count: int) -> Tensor | None:
@@ -115,6 +120,11 @@ class Translator:
         resize, size = self.reading.resize, loaded.size
         around = self.original(root / loaded.item.name) if resize == "fill" else Image.new(image.mode, size)
         return png(restored(image, around, resize))
+
+
+def noise_rows(images: Tensor) -> list[int]:
+    """Return the number of each image's noise, which its contents decide, for images [B, C, H, W] in [-1, 1]."""
+    return [derive_seed(sha256(image.numpy().tobytes())) for image in to_pixels(images)]
 
 
 def failure(item: Item, error: Exception) -> Result:

@@ -95,6 +95,13 @@ def test_labels_are_inferred_of_images_in_classes_only(config):
     assert replace(DIGITS, num_classes=10, infer_labels=True).infer_labels
 
 
+def test_noise_is_added_to_images_alone():
+    noisy = replace(DIGITS.solver, source_noise=0.4)
+    with pytest.raises(UserError, match=r"^solver source_noise: got the source gaussian, expected images$"):
+        replace(DIGITS, solver=noisy)
+    assert replace(DIGITS, source=MnistConfig(), solver=noisy).solver.source_noise == 0.4
+
+
 @pytest.mark.parametrize("source", [FashionMnistConfig(), GaussianConfig(std=2.0), GaussianConfig(mean=1.0)])
 def test_a_solver_that_adds_noise_starts_from_unit_noise(source):
     ancestral = SolverConfig(name="ancestral")

@@ -147,7 +147,7 @@ def test_a_whole_chain_is_that_of_another_library(steps: int, oracle: DDPMSchedu
 def test_the_pipeline_runs_that_chain(tiny: Callable[..., Config], oracle: DDPMScheduler) -> None:
     """The preset, in single precision, with the noise that is each sample's own."""
     network, x = MadeUp(), normal(3, 1, 28, 28).float()
-    points = list(Pipeline(tiny("ddpm-mnist"), network).trajectory(x, seed=7, first=2))
+    points = list(Pipeline(tiny("ddpm-mnist"), network).trajectory(x, seed=7, rows=range(2, 2 + len(x))))
     own = [generator(CPU, 7, "row", row) for row in (2, 3, 4)]
     torch.testing.assert_close(points, their_chain(oracle, x, own), rtol=0, atol=2e-4)
     torch.testing.assert_close(torch.stack(network.asked), TIMES.flip(0).float()[:, None].expand(T, 3))

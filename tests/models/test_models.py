@@ -572,7 +572,7 @@ def test_a_modulated_block_is_its_formula() -> None:
     torch.testing.assert_close(block(x, embedding), block.skip(x) + block.conv2(F.silu(h)))
 
 
-def patch_by_the_table(model: PatchUNet, x: Tensor, t: Tensor, label: Tensor) -> Tensor:
+def patch_by_the_table(model: PatchUNet, x: Tensor, t: Tensor, label: Tensor, image: Tensor | None = None) -> Tensor:
     """Frequencies of √t from 1 to 200; the patch of 2×2 pixels in row-major order, channel by channel."""
     layers, (b, c, height, width) = Layers(model), x.shape
     p, norm, conv, fc = layers.p, layers.norm, layers.conv, layers.fc
@@ -586,7 +586,8 @@ def patch_by_the_table(model: PatchUNet, x: Tensor, t: Tensor, label: Tensor) ->
         skip = conv(h, f"{name}.skip") if f"{name}.skip.weight" in p else h
         return skip + conv(silu((1 + scale) * inner + shift), f"{name}.conv2", padding=1)
 
-    patches = x.reshape(b, c, height // 2, 2, width // 2, 2).permute(0, 1, 3, 5, 2, 4).flatten(1, 3)
+    seen = x if image is None else torch.cat([x, image], dim=1)
+    patches = seen.reshape(b, -1, height // 2, 2, width // 2, 2).permute(0, 1, 3, 5, 2, 4).flatten(1, 3)
     h = kept = block(conv(patches, "stem", padding=1), "down.0")
     h = conv(h, "shrink", stride=2, padding=1)
     for i in range(len(model.middle)):
@@ -604,6 +605,14 @@ def test_patch_unet_computes_what_its_table_says(channels: int) -> None:
     expected = patch_by_the_table(model, x, t, label)
     assert expected.std() > 0.01
     torch.testing.assert_close(model(x, t, told(label)), expected)
+
+
+def test_patch_unet_that_sees_the_source_has_its_patches_beside_those_of_x_t() -> None:
+    model, (x, t, label) = small_patch_unet(classes=10, channels=3, sees_source=True).double(), inputs(channels=3)
+    x, t, image = x.double(), t.double(), torch.randn(x.shape, dtype=torch.float64)
+    expected = patch_by_the_table(model, x, t, label, image)
+    torch.testing.assert_close(model(x, t, Condition(label, image, 10)), expected)
+    assert (expected - patch_by_the_table(model, x, t, label, image.flip(0))).abs().max() > 1e-3
 
 
 def test_patch_unet_hears_time_and_label_of_each_sample() -> None:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from flowferry import Pipeline
 from flowferry.configs.components import GaussianConfig, MoonsConfig
+from flowferry.configs.networks import PatchUNetConfig
 from flowferry.configs.presets import PIPELINES
 from flowferry.configs.schema import Config, SolverConfig
 from flowferry.configs.validation import UserError
@@ -214,7 +215,7 @@ def test_the_noise_of_the_ancestral_solver_is_a_function_of_seed_and_sample(tiny
     carrier, x = Pipeline(tiny("ddpm-mnist"), Told(0.0)).using(steps=4), torch.zeros(6, 1, 28, 28)
 
     def penultimate(seed: int, first: int = 0, count: int = 6) -> Tensor:
-        *_, point, _ = carrier.trajectory(x[:count], seed=seed, first=first)
+        *_, point, _ = carrier.trajectory(x[:count], seed=seed, rows=range(first, first + count))
         return point
 
     points = penultimate(0)
@@ -227,6 +228,45 @@ def test_the_noise_of_the_ancestral_solver_is_a_function_of_seed_and_sample(tiny
         torch.testing.assert_close(part, parts[0])
     assert len(parts[0].unique(dim=0)) == 6
     assert not torch.equal(carrier.translate(x, seed=1), parts[0])
+
+
+# --- noise on the source --------------------------------------------------------------------------------
+
+
+def started(carrier: Pipeline, x: Tensor, **options: Any) -> Tensor:
+    """The first point of a trajectory."""
+    return next(carrier.trajectory(x, **options))
+
+
+def test_noise_on_the_source_is_normal_and_a_function_of_seed_and_row(tiny: Callable[..., Config]) -> None:
+    carrier, x = Pipeline(tiny("fashion2mnist-published"), Told(0.0)).using(source_noise=0.4), images(8)
+    assert torch.equal(started(carrier.using(source_noise=0.0), x), x)
+    noise = (started(carrier, x) - x) / 0.4
+    bound = 5 / noise.numel() ** 0.5
+    assert abs(noise.mean()) < bound and abs(noise.var() - 1) < 5 * (2 / noise.numel()) ** 0.5
+    assert (torch.corrcoef(noise.flatten(1)) - torch.eye(8)).abs().max() < 5 / 28
+    other = (started(carrier, x, seed=1) - x) / 0.4
+    assert abs((noise * other).mean()) < bound
+    rows = [5, 2**62, 5]
+    named = started(carrier, x[:1].expand(3, -1, -1, -1), rows=rows)
+    assert torch.equal(named[0], named[2]) and not torch.equal(named[0], named[1])
+    torch.testing.assert_close(named[0], x[0] + 0.4 * noise[5])
+
+
+def test_noise_on_the_source_depends_on_no_batch_and_is_not_added_in_reverse(tiny: Callable[..., Config]) -> None:
+    carrier, x = Pipeline(tiny("fashion2mnist-published"), Told(0.0)).using(source_noise=0.4, steps=2), images(7)
+    parts = [carrier.translate(x, seed=3, batch_size=size) for size in (1, 3, 7)]
+    assert torch.equal(parts[0], parts[1]) and torch.equal(parts[1], parts[2])
+    assert not torch.equal(parts[0], carrier.translate(x, seed=4))
+    assert torch.equal(started(carrier, x, reverse=True), x)
+
+
+def test_a_network_that_sees_the_source_sees_it_without_the_noise(tiny: Callable[..., Config]) -> None:
+    config = tiny("fashion2mnist", model=PatchUNetConfig(widths=(8, 16), sees_source=True))
+    model, x = Told(0.0), images(3)
+    started_from, *_ = Pipeline(config, model).using(source_noise=0.4).trajectory(x)
+    assert all(torch.equal(condition.image, x) for _, _, condition in model.asked)
+    assert torch.equal(model.asked[0][0], started_from) and not torch.equal(started_from, x)
 
 
 @pytest.mark.parametrize("seed", [0, 1])

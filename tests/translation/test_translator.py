@@ -81,6 +81,26 @@ def test_strict_and_max_pixels_are_options(trained: Path, tmp_path: Path) -> Non
         assert reason in rows(tmp_path / options[0] / "failures.jsonl")[0]["error"]
 
 
+def test_noise_on_the_source_is_a_function_of_the_image_and_the_seed(trained: Path, tmp_path: Path) -> None:
+    """Whatever its name, its neighbors, the batch size and the format of the file."""
+    source = write_images(tmp_path / "in", 6)
+    Image.open(source / "0" / "0.png").save(source / "same.bmp")
+
+    def made(name: str, *options: str) -> dict[str, bytes]:
+        noise = ("--source-noise", "0.4", *options)
+        assert translate(trained, source, tmp_path / name, *noise) == 0
+        return {file: data for file, data in contents(tmp_path / name).items() if file.endswith(".png")}
+
+    first = made("first", "--batch-size", "1")
+    assert made("again", "--batch-size", "5") == first
+    assert first["same.png"] == first["0/0.png"] and len(set(first.values())) == 6
+    other = made("other", "--seed", "1")
+    assert all(other[name] != data for name, data in first.items())
+    assert rows(tmp_path / "other" / "manifest.jsonl")[0]["seed"] == 1
+    assert translate(trained, source, tmp_path / "plain", "--seed", "1") == 0
+    assert rows(tmp_path / "plain" / "manifest.jsonl")[0]["seed"] is None  # it decides nothing there
+
+
 @pytest.mark.parametrize("resize", ["fit", "fill", "stretch"])
 def test_restored_results_have_the_size_of_their_upright_inputs(resize: str, trained: Path, tmp_path: Path) -> None:
     sizes = {"wide.png": (90, 40), "tall.png": (33, 95), "small.png": (7, 5), "line.png": (300, 1), "own.png": (28, 28)}
