@@ -109,8 +109,8 @@ class TranslateOptions(UseOptions):
     """Which values of images of more than 8 bits are black and white, such as 0 4095 for 12-bit data. None: as the
     folder that the pipeline was trained on, else as their TIFF tags say, or the whole range of such numbers."""
     max_pixels: Annotated[int | None, Range(1)] = None
-    """Refuse larger images, which could fill the memory. None: as the folder that the pipeline was trained on, else
-    268,435,456."""
+    """Refuse larger images, which could fill the memory. None: as the folder that the pipeline was trained on, or as
+    such folders have it by default."""
     strict: bool = False
     """Refuse files that are whole but for their wrapping: a JPEG without its end marker, a PNG with a damaged chunk
     beside the image, values a little out of range."""
