@@ -9,9 +9,11 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torchmetrics.functional.image import structural_similarity_index_measure
 from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.kid import KernelInceptionDistance
 
+WINDOW = 11  # pixels, in which structure is compared: images must be as large
 NEIGHBORS = 5  # k of Naeem et al. 2020
 
 
@@ -50,6 +52,25 @@ def kernel(real: Tensor, fake: Tensor, *, seed: int = 0) -> float:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return float(metric.compute()[0])
+
+
+class Closeness(NamedTuple):
+    """How close images are to the true ones, each to its own: means over the images."""
+
+    psnr: float
+    """Peak signal-to-noise ratio in dB; 100 at most, which equal images have."""
+    ssim: float
+    """Structural similarity (Wang et al. 2004) in a Gaussian window of WINDOW pixels; 1 for equal images."""
+    l1: float
+    """Absolute error, on the scale 0 … 255."""
+
+
+def closeness(images: Tensor, truth: Tensor) -> Closeness:
+    """Return how close images [N, C, H, W] in [-1, 1] are to the truth, of the same shape; H, W ≥ WINDOW."""
+    error = (images - truth).double() / 2  # black and white are 1 apart
+    mse = error.square().mean(dim=(1, 2, 3)).clamp(min=1e-10)
+    ssim = structural_similarity_index_measure(images, truth, data_range=2.0)
+    return Closeness(float((-10 * mse.log10()).mean()), float(ssim), float(255 * error.abs().mean()))  # type: ignore[arg-type]
 
 
 class Neighborhoods(NamedTuple):

@@ -28,6 +28,11 @@ def translation_figures(
     order = torch.randperm(len(source), generator=generator("cpu", samples.seed, "shuffle")).to(results.device)
     inferred = pipeline.inferred_labels(source)
     kept, chance = {"distance": rms(results - source)}, {"distance": rms(results[order] - source)}
+    if samples.truth is not None:
+        kept |= metrics.closeness(results, samples.truth)._asdict()
+        chance |= metrics.closeness(results[order], samples.truth)._asdict()
+        for name, value in metrics.closeness(source, samples.truth)._asdict().items():
+            kept[f"{name} of the source"] = chance[f"{name} of the source"] = value
     if probabilities is not None:
         found = probabilities.argmax(dim=1)
         if (of_source := samples.source.labels) is not None:

@@ -68,6 +68,13 @@ class EvaluationSet:
         return self.draw(self.test[0], self.count, "source")
 
     @cached_property
+    def truth(self) -> Tensor | None:
+        """The target images that the source samples are paired with; None without pairs, or where too small."""
+        if not (self.config.is_paired and self.config.is_image and min(self.config.shape[1:]) >= metrics.WINDOW):
+            return None
+        return self.draw(self.test[1], self.count, "source").samples  # the same draw of both sides gives partners
+
+    @cached_property
     def asked(self) -> Tensor | None:
         """The classes in turn, int64 [count]; None for a pipeline whose user cannot ask for classes."""
         classes = self.config.asked_classes

@@ -10,10 +10,12 @@ from flowferry.configs.schema import Config
 from flowferry.configs.validation import UserError
 from flowferry.datasets.base import Sampler
 from flowferry.datasets.rng import derive_seed
+from flowferry.pipelines.evaluation.metrics import closeness
 from flowferry.pipelines.evaluation.reference import EvaluationSet, Figures, ReferenceSet, feature_extractor
 from flowferry.pipelines.pipeline import Pipeline
 from flowferry.pipelines.training.batches import draw_pairs
 
+PAIRS = 64  # test pairs whose results are compared with the truth, at most
 HELD_OUT = 1024  # test samples that the held-out loss is measured on, or a few more to fill the last batch
 
 
@@ -58,9 +60,19 @@ class Validation:
     def measure(self, pipeline: Pipeline) -> Figures:
         """Return the measurements by their TensorBoard tags. Puts the network in evaluation mode."""
         figures = {"eval/loss": held_out_loss(pipeline, *self.test)}
+        if (truth := self.pairs.truth) is not None:
+            results, source = self.pairs.generate(pipeline), self.pairs.source.samples
+            figures |= {f"eval/{name}": value for name, value in closeness(results, truth)._asdict().items()}
+            figures |= {f"eval/{name}_of_source": value for name, value in closeness(source, truth)._asdict().items()}
         if self.config.train.eval_samples:
             figures["eval/frechet"] = self.reference.frechet(self.evaluation_set.generate(pipeline))
         return figures
+
+    @cached_property
+    def pairs(self) -> EvaluationSet:
+        """The pairs whose results are compared with the truth at each call."""
+        size = self.test[0].size
+        return EvaluationSet(self.config, self.test, PAIRS if size is None else min(PAIRS, size))
 
     @cached_property
     def evaluation_set(self) -> EvaluationSet:

@@ -10,6 +10,7 @@ from scipy.stats import entropy as kullback_leibler
 from torch import Tensor
 
 from flowferry.pipelines.evaluation.metrics import (
+    closeness,
     entropy,
     frechet,
     kernel,
@@ -116,3 +117,41 @@ def test_mutual_information_is_the_divergence_from_independence() -> None:
     assert mutual_information(a, b) == pytest.approx(kullback_leibler(joint.ravel(), apart.ravel()))
     assert mutual_information(a, a) == pytest.approx(entropy(torch.bincount(a)))
     assert mutual_information(a, torch.zeros_like(a)) == pytest.approx(0, abs=1e-12)
+
+
+# --- how close images are to the true ones --------------------------------------------------------------
+
+
+def test_closeness_of_equal_and_of_shifted_images_is_as_its_formulas_say() -> None:
+    images = torch.empty(3, 3, 16, 20).uniform_(-0.5, 0.5, generator=torch.Generator().manual_seed(0))
+    assert closeness(images, images) == (pytest.approx(100), pytest.approx(1), 0)
+    for step in (0.02, 0.4):  # in [-1, 1], where white is 2 above black
+        psnr, ssim, l1 = closeness(images + step, images)
+        assert psnr == pytest.approx(20 * math.log10(2 / step), abs=1e-3)
+        assert l1 == pytest.approx(255 * step / 2, rel=1e-4)
+        assert ssim < 1
+    both = closeness(torch.cat([images + 0.02, images + 0.4]), torch.cat([images, images])).psnr
+    assert both == pytest.approx(20 * math.log10(2 / 0.02) / 2 + 20 * math.log10(2 / 0.4) / 2, abs=1e-3)  # over images
+
+
+def test_structural_similarity_is_that_of_its_paper() -> None:
+    """Wang et al. 2004, eq. 13, in a window of 11×11 pixels (σ = 1.5) around each pixel; borders are mirrored."""
+    pixels = np.random.default_rng(0).uniform(-1, 1, (2, 12, 14))
+    pixels[1] = 0.7 * pixels[0] + 0.3 * pixels[1]
+    along = np.exp(-((np.arange(11) - 5.0) ** 2) / (2 * 1.5**2))
+    weight = np.outer(along, along) / along.sum() ** 2
+    x, y = np.lib.stride_tricks.sliding_window_view(
+        np.pad(pixels, ((0, 0), (5, 5), (5, 5)), "reflect"), (11, 11), (1, 2)
+    )
+
+    def mean(values: np.ndarray) -> np.ndarray:
+        return (values * weight).sum(axis=(-2, -1))
+
+    c1, c2 = (0.01 * 2) ** 2, (0.03 * 2) ** 2
+    variances = mean(x * x) - mean(x) ** 2 + mean(y * y) - mean(y) ** 2
+    covariance = mean(x * y) - mean(x) * mean(y)
+    luminance = (2 * mean(x) * mean(y) + c1) / (mean(x) ** 2 + mean(y) ** 2 + c1)
+    expected = (luminance * (2 * covariance + c2) / (variances + c2)).mean()
+    images = torch.from_numpy(pixels).float()[:, None, None]
+    assert closeness(*images).ssim == pytest.approx(expected, abs=1e-4)
+    assert 0.5 < expected < 0.95

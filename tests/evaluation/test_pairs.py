@@ -1,5 +1,6 @@
 """What a translation keeps of its source, on pairs whose figures are known."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -97,3 +98,22 @@ def test_a_pipeline_that_cannot_go_back_has_no_round_trip(tiny: Callable[..., Co
     shifted = samples.source.samples + 0.5
     kept, chance = translation_figures(Pipeline(config, Still()), samples, shifted, None)
     assert kept == {"distance": pytest.approx(0.5)} and chance.keys() == {"distance"}
+
+
+def test_results_of_pairs_are_compared_with_their_own_truth(tiny: Callable[..., Config]) -> None:
+    """The truth of noisy digits are the clean ones, and what changes nothing is as good as the source."""
+    config = tiny("denoise-mnist")
+    samples = evaluation_set(config)
+    assert samples.truth is not None
+    noise = (samples.source.samples - samples.truth) / 2
+    assert abs(noise.std() - 0.5) < 0.02  # σ where white is 1 above black
+    kept, chance = translation_figures(Pipeline(config, Still()), samples, samples.source.samples, None)
+    for name in ("psnr", "ssim", "l1"):
+        assert kept[name] == kept[f"{name} of the source"] == chance[f"{name} of the source"]
+    assert kept["psnr"] == pytest.approx(20 * math.log10(1 / 0.5), abs=0.2)
+    perfect, shuffled = translation_figures(Pipeline(config, Still()), samples, samples.truth, None)
+    assert perfect["psnr"] == pytest.approx(100) and perfect["ssim"] == pytest.approx(1) and shuffled["psnr"] < 50
+
+
+def test_without_pairs_there_is_no_truth(tiny: Callable[..., Config]) -> None:
+    assert evaluation_set(tiny("fashion2mnist")).truth is None

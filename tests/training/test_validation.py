@@ -14,7 +14,7 @@ from flowferry.configs.schema import Config
 from flowferry.datasets.builders import build_samplers
 from flowferry.pipelines.flow.conditions import Condition
 from flowferry.pipelines.training.batches import draw_pairs
-from flowferry.pipelines.training.validation import HELD_OUT, held_out_loss
+from flowferry.pipelines.training.validation import HELD_OUT, Validation, held_out_loss
 
 
 class Still(nn.Module):
@@ -51,3 +51,17 @@ def test_the_held_out_loss_is_that_of_a_thousand_pairs_that_training_never_sees(
     network.asked.clear()
     assert held_out_loss(Pipeline(config, network), *samplers) == loss
     assert torch.equal(torch.cat(network.asked), rows)
+
+
+@pytest.mark.parametrize(("name", "paired"), [("denoise-mnist", True), ("fashion2mnist-published", False)])
+def test_pairs_are_compared_with_the_truth_while_training(
+    name: str, paired: bool, tiny: Callable[..., Config], tmp_path: Path
+) -> None:
+    config = tiny(name)
+    test = build_samplers(config, data_root=tmp_path, split="test", device=torch.device("cpu"))
+    figures = Validation(config, test[1], test, tmp_path, tmp_path).measure(Pipeline(config))
+    names = {"eval/psnr", "eval/ssim", "eval/l1"}
+    expected = names | {f"{name}_of_source" for name in names} if paired else set()
+    assert figures.keys() == {"eval/loss", *expected}
+    if paired:
+        assert figures["eval/psnr_of_source"] == pytest.approx(20 * math.log10(1 / 0.5), abs=0.3)
