@@ -9,13 +9,18 @@ import pytest
 from flowferry.datasets.look_ahead import look_ahead
 from tiny_runs import wait_for
 
+EARLIER: set[threading.Thread] = set()
+"""The threads of samplers that tests of other files have not dropped yet."""
+
 
 def threads_of_ours() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name.startswith("look-ahead")]
+    return [thread for thread in {*threading.enumerate()} - EARLIER if thread.name.startswith("look-ahead")]
 
 
 @pytest.fixture(autouse=True)
 def none_left() -> Iterator[None]:
+    EARLIER.clear()
+    EARLIER.update(threading.enumerate())
     yield
     wait_for(lambda: not threads_of_ours(), "the threads' end", 10)
 
