@@ -48,7 +48,7 @@ def eight_bit(deep: Deep, reading: ReadConfig) -> tuple[Image.Image, list[str]]:
     colors = deep.values[..., :count]
     least, most = ((float(value) - low) / (high - low) for value in (colors.min(), colors.max()))
     allowed = 0.0 if reading.strict else OVERSHOOT
-    if not (deep.premultiplied or (least >= -allowed and most <= 1 + allowed)):  # NaN fails both
+    if not (least >= -allowed and most <= 1 + allowed):  # NaN fails both
         raise ValueError(
             f"got {colors.dtype} values from {colors.min():g} to {colors.max():g}, expected {low:g} to {high:g}; "
             "the option range says which values are black and white"

@@ -252,6 +252,12 @@ def test_floats_out_of_their_range_are_refused_by_name(value: str) -> None:
     assert "got float32 values from " in told and "expected 0 to 1" in told and "range" in told
 
 
+def test_floats_beside_a_premultiplied_alpha_are_checked_like_others() -> None:
+    values = np.stack([RAMP * 255, np.ones_like(RAMP)], -1).astype(np.float32)
+    data = tiff(values, photometric="minisblack", extrasamples=["assocalpha"])
+    assert "expected 0 to 1" in refusal(data)
+
+
 def test_strict_refuses_an_overshoot() -> None:
     assert "expected 0 to 1" in refusal(DEEP["float32 with an overshoot"], strict=True)
 
