@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from PIL import Image
@@ -10,10 +9,11 @@ from tqdm import tqdm
 
 from flowferry.datasets.bad_files import BadFiles, Unreadable
 from flowferry.datasets.image_formats import FORMATS
+from flowferry.datasets.look_ahead import look_ahead
 from flowferry.datasets.streaming import ImageFiles
 
 READERS = 8  # threads that read headers: a disk in the network answers several at once
-CHUNK = 4096  # files handed to the threads at a time, so that memory does not grow with their number
+AHEAD = 256  # files handed to the threads at a time, so that memory does not grow with their number
 
 
 def check_headers(files: ImageFiles) -> None:
@@ -32,16 +32,11 @@ def find_unreadable(files: ImageFiles, defect_of: Callable[[int], str | None], *
     """Return the files of which `defect_of`, called with their indices in several threads, says what is wrong."""
     reasons: dict[str, str] = {}
     label = f"checking {files.config.root}"
-    with (
-        ThreadPoolExecutor(threads) as pool,
-        tqdm(total=len(files), desc=label, unit="files", delay=2, leave=False, dynamic_ncols=True) as bar,
-    ):
-        for start in range(0, len(files), CHUNK):
-            names = files.names[start : start + CHUNK]
-            for name, reason in zip(names, pool.map(defect_of, range(start, start + len(names))), strict=True):
-                bar.update()
-                if reason is not None:
-                    reasons[name] = reason
+    found = look_ahead(defect_of, range(len(files)), threads=threads, depth=AHEAD)
+    bar = tqdm(found, total=len(files), desc=label, unit="files", delay=2, leave=False, dynamic_ncols=True)
+    for name, reason in zip(files.names, bar, strict=True):
+        if reason is not None:
+            reasons[name] = reason
     return Unreadable(files.config.root, reasons)
 
 
