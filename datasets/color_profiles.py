@@ -1,6 +1,6 @@
 """Convert the colors of images to sRGB, which every image here is taken for, and label written images as such."""
 
-from functools import lru_cache
+from functools import cache, lru_cache
 from io import BytesIO
 
 import numpy as np
@@ -11,6 +11,7 @@ OF_SPACE = {"RGB ": "RGB", "GRAY": "L", "CMYK": "CMYK"}  # color space of a prof
 ROUNDING = 2  # of 255: a profile that changes no color by more is sRGB itself
 
 
+@cache
 def srgb_profile() -> bytes:
     """Return the ICC profile of sRGB, always the same bytes."""
     profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
