@@ -76,7 +76,8 @@ class AttentionUNet(Network):
         check(config)
         widths, middle, self.time_scale = config.widths, config.middle, config.time_scale
         levels = list(zip(widths[:-1], widths[1:], config.attention, strict=True))
-        channels = image_channels("attention-unet", shape, multiple=2 ** len(levels))
+        self.stride = 2 ** len(levels)
+        channels = image_channels("attention-unet", shape, multiple=self.stride)
         self.time = nn.Sequential(nn.Linear(TIME_WIDTH, TIME_WIDTH), nn.SiLU(), nn.Linear(TIME_WIDTH, TIME_WIDTH))
         self.init = nn.Conv2d(channels, widths[0], 3, padding=1)
         self.down = nn.ModuleList(Block(cin, cout, attention=attends) for cin, cout, attends in levels)

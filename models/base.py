@@ -20,6 +20,8 @@ class Network(nn.Module):
     sees_source: ClassVar[bool] = False
     """Whether it reads `condition.image`, the source sample. Where its configuration has an option of this name, that
     decides."""
+    stride: int | None = None
+    """It takes images of any height and width that are multiples of this; None: only of the shape it was made for."""
     trains_contiguous: ClassVar[bool] = False
     """Whether it trains faster on a CPU with contiguous kernels than with channels last."""
 

@@ -50,12 +50,13 @@ class PatchUNet(Network):
     """
 
     takes_classes = True
+    stride = 4
     trains_contiguous = True
 
     def __init__(self, config: PatchUNetConfig, *, shape: tuple[int, ...], num_classes: int) -> None:
         super().__init__()
         check(config)
-        patch = 4 * image_channels("patch-unet", shape, multiple=4)
+        patch = 4 * image_channels("patch-unet", shape, multiple=self.stride)
         fine, coarse = config.widths
         at_fine, at_coarse = config.blocks
         self.time = nn.Sequential(nn.Linear(2 * FREQUENCIES, EMBEDDING), nn.SiLU(), nn.Linear(EMBEDDING, EMBEDDING))

@@ -16,9 +16,11 @@ def double_conv(cin: int, cout: int) -> nn.Sequential:
 class PracticalUNet(Network):
     """`model(xt, t, condition)` with xt [B, C, H, W], H and W multiples of 4. Skips are added, not concatenated."""
 
+    stride = 4
+
     def __init__(self, config: PracticalUNetConfig, *, shape: tuple[int, ...], num_classes: int) -> None:
         super().__init__()
-        channels, w = image_channels("practical-unet", shape, multiple=4), config.width
+        channels, w = image_channels("practical-unet", shape, multiple=self.stride), config.width
         self.down1 = double_conv(channels + 1, w)
         self.down2 = double_conv(w, 2 * w)
         self.middle = double_conv(2 * w, 2 * w)

@@ -5,6 +5,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import Self
 
@@ -34,10 +35,16 @@ class Pretrained:
         return next(self.model.parameters()).device
 
     def inferred_labels(self, samples: Tensor) -> Tensor | None:
-        """Return the classes int64 [B] inferred from source samples [B, *shape]; None without a label classifier."""
+        """Return the classes int64 [B] inferred from source samples [B, C, H, W]; None without a label classifier.
+
+        The classifier sees them at the size that it was trained on.
+        """
         if self.label_classifier is None:
             return None
-        return extract(self.label_classifier, samples.to(self.device))[1].argmax(dim=1)
+        samples = samples.to(self.device)
+        if samples.shape[1:] != self.config.shape:
+            samples = F.adaptive_avg_pool2d(samples, self.config.shape[1:])  # type: ignore[arg-type]
+        return extract(self.label_classifier, samples)[1].argmax(dim=1)
 
     def save_pretrained(self, folder: Path | str, *, step: int = 0) -> None:
         """Write `config.json` and `model.safetensors`, whose metadata describes it, into `folder`."""

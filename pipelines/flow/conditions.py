@@ -29,6 +29,10 @@ class Condition(NamedTuple):
             image=None if self.image is None else self.image[rows],
         )
 
+    def window(self, rows: slice | Tensor, columns: slice | Tensor) -> "Condition":
+        """Return the condition of a part of the samples [B, C, H, W]: the same classes, that part of the images."""
+        return self if self.image is None else self._replace(image=self.image[..., rows, columns])
+
     def followed_by(self, other: "Condition") -> "Condition":
         """Concatenate two conditions, for one forward over both batches; `other` must have the same parts."""
         return self._replace(label=concatenate(self.label, other.label), image=concatenate(self.image, other.image))

@@ -1,0 +1,123 @@
+"""What a pipeline can do, as its network, objective, path, prediction and solver say: in which directions, for whom."""
+
+from collections.abc import Sequence
+from typing import get_args
+
+import torch
+from torch import Tensor, nn
+
+from flowferry.configs.schema import Config, OdeSolverName
+from flowferry.configs.validation import UserError
+from flowferry.models import sees_source
+from flowferry.models.classifier import Classifier
+from flowferry.pipelines.flow.objectives import OBJECTIVES
+from flowferry.pipelines.flow.paths import PATHS
+from flowferry.pipelines.flow.predictions import PREDICTIONS
+from flowferry.pipelines.flow.solvers import SOLVERS
+from flowferry.pipelines.pretrained import Pretrained
+
+BLOCK, BLOCK_OF_IMAGES_ON_CPU = 256, 32  # samples that go through the network at a time
+
+
+class Capable(Pretrained):
+    """A pretrained pipeline with the mathematics that its configuration names, and what follows from them.
+
+    Raises UserError where objective, path, prediction and solver do not go together.
+    """
+
+    def __init__(
+        self, config: Config, model: nn.Module | None = None, label_classifier: Classifier | None = None
+    ) -> None:
+        super().__init__(config, model, label_classifier)
+        self.objective, self.path = OBJECTIVES[config.objective], PATHS[config.path]
+        self.prediction, self.solver = PREDICTIONS[config.prediction], SOLVERS[config.solver.name]
+        self._check()
+
+    @property
+    def max_time(self) -> float:
+        """The last time at which the network is asked: trained there, and the velocity can be computed."""
+        return min(self.path.max_time, self.prediction.max_time, self.objective.max_time)
+
+    @property
+    def sees_source(self) -> bool:
+        """Whether the network is shown the source sample beside x_t."""
+        return sees_source(self.config)
+
+    @property
+    def stride(self) -> int | None:
+        """What height and width are padded to multiples of, where the network takes images of any size; else None."""
+        return getattr(self.model, "stride", None)
+
+    @property
+    def block_size(self) -> int:
+        """Samples that go through the network at a time where no number is given (docs/PERFORMANCE.md)."""
+        return BLOCK_OF_IMAGES_ON_CPU if self.device.type == "cpu" and self.config.is_image else BLOCK
+
+    def block_of(self, shape: Sequence[int]) -> int:
+        """Return how many samples of a `shape` (B, …) go through it at a time: one by one of another size than its."""
+        return self.block_size if tuple(shape[1:]) == self.config.shape else 1
+
+    @property
+    def nfe(self) -> int:
+        """Forward evaluations per sample of one translation, to an asked class where there are any."""
+        solver = self.config.solver
+        forwards = 2 if self.config.num_classes and solver.guidance not in (0, 1) else 1
+        return forwards * (self.objective.nfe or self.solver.nfe) * solver.num_steps
+
+    @property
+    def is_invertible(self) -> bool:
+        """Whether its ODE can be run backwards."""
+        return not (self.config.solver.adds_noise or self.sees_source or self.objective.max_steps == 1)
+
+    def check_direction(self, *, reverse: bool) -> None:
+        """Raise UserError where the pipeline can be run in one direction only."""
+        if reverse and self.config.solver.adds_noise:
+            name, odes = self.config.solver.name, ", ".join(get_args(OdeSolverName))
+            raise UserError(f"solver {name} runs from source to target only: expected in reverse {odes}")
+        if reverse and not self.is_invertible:
+            why = f"its network {self.config.model.kind} sees the source" if self.sees_source else "it takes one step"
+            raise UserError(f"{self.config.name} runs from source to target only, because {why}")
+
+    def check_shape(self, shape: Sequence[int]) -> None:
+        """Raise UserError for samples of a `shape` (B, …) that the network does not take."""
+        own = self.config.shape
+        any_size = self.stride is not None and len(shape) == 4 and shape[1] == own[0] and min(shape[2:]) > 0
+        if tuple(shape[1:]) != own and not any_size:
+            sides = ("H", "W") if self.stride else own[1:]
+            raise UserError(f"samples: got shape {tuple(shape)}, expected (B, {', '.join(map(str, (own[0], *sides)))})")
+
+    def check_tiles(self, tile: int, overlap: int) -> None:
+        """Raise UserError for tiles that do not overlap, or whose sides are no multiples of the network's stride."""
+        if not 0 <= overlap < tile:
+            raise UserError(f"overlap: got {overlap} pixels of tiles of {tile}, expected 0 ≤ overlap < tile")
+        for name, side in (("tile", tile), ("overlap", overlap)):
+            if self.stride and side % self.stride:
+                raise UserError(f"{name}: got {side} pixels, expected a multiple of {self.stride}")
+
+    def check_labels(self, labels: Tensor | None, count: int) -> Tensor | None:
+        """Return labels as int64 [count] on the device, all null for None; None for a pipeline without classes.
+
+        Raises UserError for labels that are not `count` whole numbers in [0, num_classes].
+        """
+        null = self.config.num_classes
+        if labels is None:
+            return torch.full((count,), null, device=self.device) if null else None
+        if not null:
+            raise UserError(f"{self.config.name} has no classes: got labels, expected None")
+        labels = torch.as_tensor(labels)
+        expected = f"expected {count} whole numbers from 0 to {null - 1}, or {null} for no class"
+        if labels.shape != (count,) or labels.is_floating_point():
+            raise UserError(f"labels: got {labels.dtype} of shape {tuple(labels.shape)}, {expected}")
+        if wrong := [label for label in labels.tolist() if label < 0 or label > null]:
+            raise UserError(f"labels: got {wrong[0]}, {expected}")
+        return labels.to(self.device, torch.long)
+
+    def _check(self) -> None:
+        """Raise UserError for what the configuration alone cannot know of objective, path and prediction."""
+        config, most = self.config, self.objective.max_steps or self.path.levels
+        where = f"objective {config.objective}" if self.objective.max_steps else f"path {config.path}"
+        if most and config.solver.num_steps > most:
+            raise UserError(f"solver steps: got {config.solver.num_steps}, expected at most {most} for the {where}")
+        if self.prediction.needs_signal and not self.path.has_signal:
+            able = ", ".join(name for name, path in PATHS.items() if path.has_signal)
+            raise UserError(f"prediction {config.prediction}: got the path {config.path}, expected {able}")

@@ -1,0 +1,129 @@
+"""What a pipeline can do: pipelines/capabilities.py. Here, images of any size."""
+
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from flowferry import Pipeline
+from flowferry.configs.presets import PIPELINES
+from flowferry.configs.schema import Config
+from flowferry.configs.validation import UserError
+from flowferry.datasets.rng import derive_seed, normal_rows
+
+SIZES = [(28, 28), (32, 48), (30, 41), (5, 3), (1, 1)]
+STRIDES = {"patch-unet": 4, "practical-unet": 4, "attention-unet": 4, "course-unet": None}
+
+
+def images(count: int, *shape: int) -> Tensor:
+    return torch.empty(count, *shape).uniform_(-0.5, 0.5, generator=torch.Generator().manual_seed(1))
+
+
+def made(config: Config, **solver: Any) -> Pipeline:
+    """Return a pipeline of two steps whose network, unlike an untrained one, adds something."""
+    torch.manual_seed(0)
+    pipeline = Pipeline(replace(config, solver=replace(config.solver, num_steps=2, **solver)))
+    with torch.no_grad():
+        for parameter in pipeline.model.parameters():
+            parameter.add_(0.02 * torch.randn_like(parameter))
+    return pipeline
+
+
+def of_network(kind: str, tiny: Callable[..., Config]) -> Config:
+    """Return a tiny pipeline between gray images with a network of this kind."""
+    name = next(name for name, config in PIPELINES.items() if config.model.kind == kind and config.is_image)
+    return replace(tiny("fashion2mnist-published"), model=tiny(name).model, shape=(1, 28, 28))
+
+
+@pytest.mark.parametrize("kind", STRIDES)
+def test_a_network_says_whether_it_takes_images_of_any_size(kind: str, tiny: Callable[..., Config]) -> None:
+    pipeline = made(of_network(kind, tiny))
+    assert pipeline.stride == STRIDES[kind]
+    for size in SIZES if pipeline.stride else ():
+        x = images(2, 1, *size)
+        result = pipeline.translate(x)
+        assert result.shape == x.shape and (result - x).abs().mean() > 1e-3
+        alone = torch.cat([pipeline.translate(one[None]) for one in x])
+        torch.testing.assert_close(result, alone)
+
+
+def test_other_sizes_are_refused_where_the_network_cannot(tiny: Callable[..., Config]) -> None:
+    with pytest.raises(UserError, match=r"^samples: got shape \(2, 1, 32, 28\), expected \(B, 1, 28, 28\)$"):
+        made(of_network("course-unet", tiny)).translate(images(2, 1, 32, 28))
+
+
+@pytest.mark.parametrize("shape", [(3, 28, 28), (28, 28), (1, 0, 28)])
+def test_other_shapes_are_refused_where_it_can(shape: tuple[int, ...], tiny: Callable[..., Config]) -> None:
+    got = re.escape(str((2, *shape)))
+    with pytest.raises(UserError, match=rf"^samples: got shape {got}, expected \(B, 1, H, W\)$"):
+        made(tiny("fashion2mnist-published")).translate(images(2, *shape))
+
+
+@pytest.mark.parametrize(
+    "tile, overlap, told",
+    [
+        (512, 512, "overlap: got 512 pixels of tiles of 512, expected 0 ≤ overlap < tile"),
+        (16, -4, "overlap: got -4 pixels"),
+        (30, 4, "tile: got 30 pixels, expected a multiple of 4"),
+        (32, 6, "overlap: got 6 pixels, expected a multiple of 4"),
+    ],
+)
+def test_tiles_that_do_not_fit_are_refused(tile: int, overlap: int, told: str, tiny: Callable[..., Config]) -> None:
+    with pytest.raises(UserError, match=f"^{re.escape(told)}"):
+        made(tiny("fashion2mnist-published")).translate(images(1, 1, 28, 28), tile=tile, overlap=overlap)
+
+
+def test_an_image_that_fits_in_one_tile_has_the_bytes_of_one_pass(tiny: Callable[..., Config]) -> None:
+    pipeline, x = made(tiny("paired", shape=(3, 16, 16)), source_noise=0.4), images(2, 3, 40, 24)
+    whole = pipeline.translate(x, tile=400, overlap=0)
+    assert torch.equal(pipeline.translate(x, tile=40, overlap=8), whole)
+    assert not torch.equal(pipeline.translate(x, tile=36, overlap=8), whole)
+
+
+def test_tiles_show_the_network_that_part_of_the_source_and_of_its_noise(
+    tiny: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Noise is drawn once for the whole picture, so that tiles agree on it where they overlap."""
+    pipeline, x = made(tiny("paired", shape=(3, 16, 16)), source_noise=0.4), images(1, 3, 40, 16)
+    given: list[tuple[Tensor, Tensor]] = []
+
+    def note(network: nn.Module, inputs: tuple[Any, ...]) -> None:
+        given.append((inputs[0], inputs[2].image))
+
+    pipeline.model.register_forward_pre_hook(note)
+    pipeline.translate(x, tile=16, overlap=4, seed=5, rows=[9])
+    noisy = x + 0.4 * normal_rows(derive_seed(5, "source noise"), [9])(x)
+    starts = (0, 12, 24)
+    assert len(given) == 2 * len(starts)
+    for start, (xt, image) in zip(starts, given, strict=False):
+        assert torch.equal(image, x[:, :, start : start + 16])
+        assert torch.equal(xt, noisy[:, :, start : start + 16])
+
+
+def test_guidance_and_the_way_back_work_at_any_size(tiny: Callable[..., Config]) -> None:
+    pipeline, x = made(tiny("noise2mnist-cfg")), images(2, 1, 30, 50)
+    labels = torch.tensor([3, 1])
+    guided = pipeline.translate(x, labels, guidance=2.0, tile=20, overlap=8)
+    assert guided.shape == x.shape
+    assert not torch.equal(guided, pipeline.translate(x, labels, guidance=1.0, tile=20, overlap=8))
+    assert pipeline.invert(x, labels, steps=1, tile=20, overlap=8).shape == x.shape
+
+
+def test_the_class_of_a_larger_image_is_inferred_from_it_at_the_pipeline_s_size(tiny: Callable[..., Config]) -> None:
+    pipeline, x = made(tiny("fashion2mnist-labels")), images(6, 1, 28, 28)
+    larger = x.repeat_interleave(2, dim=2).repeat_interleave(3, dim=3)
+    expected, found = pipeline.inferred_labels(x), pipeline.inferred_labels(larger)
+    assert expected is not None and found is not None and torch.equal(found, expected)
+
+
+def test_rectangular_pipelines_take_their_own_shape_and_others(tiny: Callable[..., Config]) -> None:
+    pipeline = made(tiny("paired", shape=(3, 12, 20)))
+    for size in ((12, 20), (20, 12), (33, 8)):
+        x = images(2, 3, *size)
+        assert pipeline.translate(x).shape == x.shape
+    assert pipeline.block_of((5, 3, 12, 20)) == pipeline.block_size
+    assert pipeline.block_of((5, 3, 20, 12)) == 1
