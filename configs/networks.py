@@ -47,9 +47,9 @@ class PatchUNetConfig(Validated):
 
     kind: Literal["patch-unet"] = field(default="patch-unet", init=False)
     widths: Annotated[tuple[int, ...], Range(1, 65536)] = (48, 96)
-    """Channels at half and at a quarter of the size; multiples of 8."""
+    """Channels at half the size, at a quarter, and so on, at two levels or more; multiples of 8."""
     blocks: Annotated[tuple[int, ...], Range(1, 64)] = (1, 3)
-    """Residual blocks down and up at half the size, and in the middle at a quarter."""
+    """Residual blocks at each of these levels, down and again up; at the lowest only once."""
     sees_source: bool = False
     """Show it the source image beside x_t, so that a result keeps to its own source; it then runs forward only."""
 

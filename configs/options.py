@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal
 from tyro.conf import arg
 
 from flowferry.configs.locations import RUNS, default_data_root
-from flowferry.configs.schema import Config, SolverName
+from flowferry.configs.recipe import SolverName
+from flowferry.configs.schema import Config
 from flowferry.configs.validation import Range, Validated
 
 

@@ -22,7 +22,8 @@ from flowferry.configs.networks import (
     PatchUNetConfig,
     PracticalUNetConfig,
 )
-from flowferry.configs.schema import Config, SolverConfig, TrainConfig
+from flowferry.configs.recipe import SolverConfig, TrainConfig
+from flowferry.configs.schema import Config
 
 # --- recipes of training and sampling -------------------------------------------------------------------
 

@@ -42,37 +42,24 @@ class ModulatedBlock(nn.Module):
         return self.skip(x) + h
 
 
-class PatchUNet(Network):
-    """`model(xt, t, condition)` with xt [B, C, H, W], H and W multiples of 4.
+class Levels(nn.Module):
+    """The blocks at one resolution and, between those down and those up, the ones at the next lower resolution."""
 
-    Time enters as sinusoids of √t, which resolve the times near 0: with images as the source, x_t shows two images at
-    once there, and most of what the network has to learn lies there.
-    """
-
-    takes_classes = True
-    stride = 4
-    trains_contiguous = True
-
-    def __init__(self, config: PatchUNetConfig, *, shape: tuple[int, ...], num_classes: int) -> None:
-        super().__init__()
-        check(config)
-        patch = 4 * image_channels("patch-unet", shape, multiple=self.stride)
-        fine, coarse = config.widths
-        at_fine, at_coarse = config.blocks
-        self.time = nn.Sequential(nn.Linear(2 * FREQUENCIES, EMBEDDING), nn.SiLU(), nn.Linear(EMBEDDING, EMBEDDING))
-        self.label = nn.Embedding(num_classes + 1, EMBEDDING) if num_classes else None
-        self.stem = nn.Conv2d(2 * patch if config.sees_source else patch, fine, 3, padding=1)
+    def add_levels(self, widths: tuple[int, ...], blocks: tuple[int, ...]) -> None:
+        """Make the parts: widths and numbers of blocks from this resolution down to the lowest, two at least."""
+        (fine, coarse), (at_fine, at_coarse) = widths[:2], blocks[:2]
         self.down = nn.ModuleList(ModulatedBlock(fine, fine) for _ in range(at_fine))
         self.shrink = nn.Conv2d(fine, coarse, 3, 2, 1)
-        self.middle = nn.ModuleList(ModulatedBlock(coarse, coarse) for _ in range(at_coarse))
+        lowest = len(widths) == 2
+        below = (
+            [ModulatedBlock(coarse, coarse) for _ in range(at_coarse)] if lowest else [Lower(widths[1:], blocks[1:])]
+        )
+        self.middle = nn.ModuleList(below)
         self.grow = nn.ConvTranspose2d(coarse, fine, 2, 2)
         self.up = nn.ModuleList(ModulatedBlock(fine if i else 2 * fine, fine) for i in range(at_fine))
-        self.norm, self.out = nn.GroupNorm(GROUPS, fine), zeroed(nn.Conv2d(fine, patch, 3, padding=1))
 
-    def forward(self, xt: Tensor, t: Tensor, condition: Condition = NO_CONDITION) -> Tensor:
-        embedding = self.embed(t, condition.label)
-        seen = xt if condition.image is None else torch.cat([xt, condition.image], dim=1)
-        h = self.stem(F.pixel_unshuffle(seen, 2))
+    def through(self, h: Tensor, embedding: Tensor) -> Tensor:
+        """Return h [B, widths[0], H, W] after all levels, for an embedding [B, 128]."""
         for block in self.down:
             h = block(h, embedding)
         skipped, h = h, self.shrink(h)
@@ -81,6 +68,44 @@ class PatchUNet(Network):
         h = torch.cat([self.grow(h), skipped], dim=1)
         for block in self.up:
             h = block(h, embedding)
+        return h
+
+
+class Lower(Levels):
+    """All levels below one, called as a block is."""
+
+    def __init__(self, widths: tuple[int, ...], blocks: tuple[int, ...]) -> None:
+        super().__init__()
+        self.add_levels(widths, blocks)
+
+    def forward(self, h: Tensor, embedding: Tensor) -> Tensor:
+        return self.through(h, embedding)
+
+
+class PatchUNet(Levels, Network):
+    """`model(xt, t, condition)` with xt [B, C, H, W], H and W multiples of 2^L for L levels.
+
+    Time enters as sinusoids of √t, which resolve the times near 0: with images as the source, x_t shows two images at
+    once there, and most of what the network has to learn lies there.
+    """
+
+    takes_classes = True
+    trains_contiguous = True
+
+    def __init__(self, config: PatchUNetConfig, *, shape: tuple[int, ...], num_classes: int) -> None:
+        super().__init__()
+        check(config)
+        self.stride, width = 2 ** len(config.widths), config.widths[0]
+        patch = 4 * image_channels("patch-unet", shape, multiple=self.stride)
+        self.time = nn.Sequential(nn.Linear(2 * FREQUENCIES, EMBEDDING), nn.SiLU(), nn.Linear(EMBEDDING, EMBEDDING))
+        self.label = nn.Embedding(num_classes + 1, EMBEDDING) if num_classes else None
+        self.stem = nn.Conv2d(2 * patch if config.sees_source else patch, width, 3, padding=1)
+        self.add_levels(config.widths, config.blocks)
+        self.norm, self.out = nn.GroupNorm(GROUPS, width), zeroed(nn.Conv2d(width, patch, 3, padding=1))
+
+    def forward(self, xt: Tensor, t: Tensor, condition: Condition = NO_CONDITION) -> Tensor:
+        seen = xt if condition.image is None else torch.cat([xt, condition.image], dim=1)
+        h = self.through(self.stem(F.pixel_unshuffle(seen, 2)), self.embed(t, condition.label))
         return F.pixel_shuffle(self.out(F.silu(self.norm(h))), 2)
 
     def embed(self, t: Tensor, label: Tensor | None) -> Tensor:
@@ -96,9 +121,10 @@ class PatchUNet(Network):
 
 
 def check(config: PatchUNetConfig) -> None:
-    """Raise UserError unless there are two widths and two numbers of blocks, and the groups divide the widths."""
-    if len(config.widths) != 2 or len(config.blocks) != 2 or any(width % GROUPS for width in config.widths):
+    """Raise UserError unless there are as many widths as numbers of blocks, two at least, all multiples of GROUPS."""
+    widths, blocks = config.widths, config.blocks
+    if len(widths) < 2 or len(widths) != len(blocks) or any(width % GROUPS for width in widths):
         raise UserError(
-            f"patch-unet: got widths {config.widths} and blocks {config.blocks}, expected two of each, the "
+            f"patch-unet: got widths {widths} and blocks {blocks}, expected as many of each, at least two, the "
             f"widths multiples of {GROUPS}"
         )

@@ -6,7 +6,8 @@ from typing import get_args
 import torch
 from torch import Tensor, nn
 
-from flowferry.configs.schema import Config, OdeSolverName
+from flowferry.configs.recipe import OdeSolverName
+from flowferry.configs.schema import Config
 from flowferry.configs.validation import UserError
 from flowferry.models import sees_source
 from flowferry.models.classifier import Classifier

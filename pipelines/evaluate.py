@@ -11,7 +11,8 @@ from torch import Tensor
 
 from flowferry.configs.locations import classifier_folder
 from flowferry.configs.options import EvaluateOptions
-from flowferry.configs.schema import Config, SolverConfig
+from flowferry.configs.recipe import SolverConfig
+from flowferry.configs.schema import Config
 from flowferry.configs.validation import UserError
 from flowferry.pipelines.evaluation import metrics
 from flowferry.pipelines.evaluation.classifier import TrainedClassifier

@@ -8,7 +8,8 @@ from matplotlib.axes import Axes
 from PIL import Image
 from tqdm import tqdm
 
-from flowferry.configs.schema import Config, SolverConfig
+from flowferry.configs.recipe import SolverConfig
+from flowferry.configs.schema import Config
 from flowferry.pipelines.flow.objectives import OBJECTIVES
 from flowferry.pipelines.flow.paths import PATHS
 from flowferry.pipelines.flow.solvers import SOLVERS

@@ -19,8 +19,8 @@ BoundNetwork = Callable[[Tensor, Tensor], Tensor]
 class Objective(NamedTuple):
     """How a network is trained, and how it then leads from source to target."""
 
-    draw_times: Callable[[Tensor, float, Path], Tensor]
-    """(u [B] uniform in [0, 1), power, path) -> training times t [B]."""
+    draw_times: Callable[[Tensor, float, float, Path], Tensor]
+    """(u [B] uniform in [0, 1), power, start, path) -> training times t [B]: see `times.training_times`."""
     loss: Callable[[BoundNetwork, Path, Prediction, Distance, Tensor, Tensor, Tensor], Tensor]
     """(network, path, prediction, distance, x0 [B, …], x1 [B, …], t [B]) -> scalar."""
     step: Callable[[Velocity, Callable[[Velocity], Step]], Step]
@@ -33,9 +33,9 @@ class Objective(NamedTuple):
     """Evaluations of the velocity per step; None: as many as the solver needs."""
 
 
-def flow_times(u: Tensor, power: float, path: Path) -> Tensor:
-    """Return training times along the whole path: t = u^power, rounded down to the path's levels."""
-    return training_times(u, power=power, levels=path.levels)
+def flow_times(u: Tensor, power: float, start: float, path: Path) -> Tensor:
+    """Return training times along the whole path, rounded down to its levels."""
+    return training_times(u, power=power, start=start, levels=path.levels)
 
 
 def flow_loss(
@@ -66,6 +66,6 @@ OBJECTIVES: dict[str, Objective] = {
     "flow": Objective(flow_times, flow_loss, follow),
     # Trained at t = 0 only: a denoiser at one noise level, or plain regression from x0 to x1.
     "one-step": Objective(
-        lambda u, power, path: torch.zeros_like(u), flow_loss, jump, max_time=0.0, max_steps=1, nfe=1
+        lambda u, power, start, path: torch.zeros_like(u), flow_loss, jump, max_time=0.0, max_steps=1, nfe=1
     ),
 }

@@ -4,12 +4,13 @@ import torch
 from torch import Tensor
 
 
-def training_times(u: Tensor, *, power: float = 1.0, levels: int | None = None) -> Tensor:
-    """Return t = u^power [B] for u [B] uniform in [0, 1); power > 1 puts more of the times near the source.
+def training_times(u: Tensor, *, power: float = 1.0, start: float = 0.0, levels: int | None = None) -> Tensor:
+    """Return training times t [B] for u [B] uniform in [0, 1).
 
-    levels: T where training uses only the times 0, 1/T, …, (T−1)/T; t is then rounded down to one of them.
+    A share `start` of them is 0, and the others are powers of a uniform number; power > 1 puts more of them near the
+    source. levels: T where training uses only the times 0, 1/T, …, (T−1)/T; t is then rounded down to one of them.
     """
-    t = u**power
+    t = ((u - start) / (1 - start)).clamp(min=0) ** power if start < 1 else torch.zeros_like(u)
     return (t * levels).floor() / levels if levels else t
 
 

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor
 
-from flowferry.configs.schema import Config, TrainConfig
+from flowferry.configs.recipe import TrainConfig
+from flowferry.configs.schema import Config
 from flowferry.datasets.base import Batch, Sampler
 from flowferry.datasets.couplings import COUPLINGS, Pairing
 from flowferry.datasets.rng import generator
@@ -68,8 +69,8 @@ def draw_pairs(config: Config, source: Sampler, target: Sampler, count: int, *, 
 
 def draw_times(config: Config, count: int, g: torch.Generator) -> Tensor:
     """Draw the training times [count] in [0, 1) of the objective."""
-    u = torch.rand(count, generator=g, device=g.device)
-    return OBJECTIVES[config.objective].draw_times(u, config.train.time_power, PATHS[config.path])
+    u, train = torch.rand(count, generator=g, device=g.device), config.train
+    return OBJECTIVES[config.objective].draw_times(u, train.time_power, train.start_share, PATHS[config.path])
 
 
 def draw_condition(config: Config, start: Batch, end: Batch, g: torch.Generator) -> Condition:

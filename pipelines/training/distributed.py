@@ -17,7 +17,7 @@ from accelerate.utils import GradientAccumulationPlugin, broadcast_object_list
 from torch import Tensor, nn
 from torch import distributed as dist
 
-from flowferry.configs.schema import TrainConfig
+from flowferry.configs.recipe import TrainConfig
 from flowferry.configs.validation import UserError
 from flowferry.pipelines.hardware import best_device, has_bf16, keep_freed_memory, use_cores
 from flowferry.pipelines.storage.files import try_flush

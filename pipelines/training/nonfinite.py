@@ -2,7 +2,7 @@
 
 import math
 
-from flowferry.configs.schema import TrainConfig
+from flowferry.configs.recipe import TrainConfig
 
 Metrics = dict[str, float]
 """Values by their TensorBoard tags."""

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from flowferry.configs.schema import TrainConfig
+from flowferry.configs.recipe import TrainConfig
 
 
 @dataclass

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 
-from flowferry.configs.schema import TrainConfig
+from flowferry.configs.recipe import TrainConfig
 
 SCHEDULES: dict[str, Callable[[float, int, float], float]] = {
     "constant": lambda progress, epochs, final: 1.0,

@@ -95,7 +95,7 @@ def plain_loop(trainer: Trainer, root: Path) -> Contender:
         (x0, _), (x1, label) = data()
         if isinstance(config.source, NoisyConfig):
             x0 = x1 + 2 * config.source.sigma * torch.randn_like(x1)
-        t = inner.pipeline.objective.draw_times(torch.rand(len(x1), device=device), 1.0, path)
+        t = inner.pipeline.objective.draw_times(torch.rand(len(x1), device=device), 1.0, 0.0, path)
         dropped = torch.rand(len(x1), device=device) < config.train.label_dropout
         label = torch.where(dropped, config.num_classes, label) if config.num_classes else None
         xt = path.interpolate(x0, x1, t)

@@ -23,7 +23,7 @@ from torchvision.datasets import FashionMNIST
 from flowferry import launch
 from flowferry.configs.networks import PracticalUNetConfig
 from flowferry.configs.presets import PIPELINES
-from flowferry.configs.schema import SolverConfig
+from flowferry.configs.recipe import SolverConfig
 from flowferry.datasets.pixels import to_images
 from flowferry.pipelines.hardware import describe_machine, use_cores
 from flowferry.pipelines.pipeline import Pipeline

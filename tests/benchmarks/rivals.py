@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from flowferry.configs.schema import TrainConfig
+from flowferry.configs.recipe import TrainConfig
 from flowferry.datasets.base import Sampler
 from flowferry.datasets.couplings import given
 from flowferry.datasets.rng import derive_seed, generator

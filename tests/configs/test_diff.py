@@ -11,7 +11,8 @@ from flowferry.configs.components import ImageFolderConfig, NoisyConfig
 from flowferry.configs.diff import changed_options, leaves, refuse_changes, training_command
 from flowferry.configs.networks import AttentionUNetConfig, PatchUNetConfig
 from flowferry.configs.presets import PIPELINES
-from flowferry.configs.schema import Config, SolverConfig, TrainConfig
+from flowferry.configs.recipe import SolverConfig, TrainConfig
+from flowferry.configs.schema import Config
 from flowferry.configs.validation import UserError
 
 RUN = Path("runs/it")

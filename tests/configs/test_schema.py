@@ -17,7 +17,8 @@ from flowferry.configs.components import (
     NoisyConfig,
 )
 from flowferry.configs.presets import PIPELINES
-from flowferry.configs.schema import COMPONENTS, Config, SolverConfig, TrainConfig, pick_component, read_config
+from flowferry.configs.recipe import SolverConfig, TrainConfig
+from flowferry.configs.schema import COMPONENTS, Config, pick_component, read_config
 from flowferry.configs.validation import Range, UserError
 from flowferry.pipelines.run_folder import without_augmentation
 

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from flowferry import Pipeline
 from flowferry.configs.presets import PIPELINES
-from flowferry.configs.schema import Config, SolverConfig
+from flowferry.configs.recipe import SolverConfig
+from flowferry.configs.schema import Config
 from flowferry.pipelines.flow.conditions import Condition
 from flowferry.pipelines.flow.losses import LOSSES
 from flowferry.pipelines.flow.objectives import OBJECTIVES
@@ -54,7 +55,7 @@ def test_the_objectives_are_the_flow_and_one_step() -> None:
 @each_power
 def test_the_flow_is_trained_along_its_whole_path(path: str, power: float, device: torch.device) -> None:
     u = torch.linspace(0, 1, 2001, device=device)[:-1]
-    t = OBJECTIVES["flow"].draw_times(u, power, PATHS[path])
+    t = OBJECTIVES["flow"].draw_times(u, power, 0.0, PATHS[path])
     expected = [value**power for value in u.double().tolist()]
     if path == "ddpm":  # at its levels alone
         levels = t.double() * T
@@ -71,7 +72,7 @@ def test_the_flow_is_trained_along_its_whole_path(path: str, power: float, devic
 @each_power
 def test_one_step_is_trained_at_the_source_alone(path: str, power: float, device: torch.device) -> None:
     u = torch.rand(100, generator=torch.Generator().manual_seed(0)).to(device)
-    t = OBJECTIVES["one-step"].draw_times(u, power, PATHS[path])
+    t = OBJECTIVES["one-step"].draw_times(u, power, 0.5, PATHS[path])
     assert torch.equal(t, torch.zeros_like(u))
     assert t.dtype == u.dtype and t.device == u.device
 

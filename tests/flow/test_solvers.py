@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from flowferry.configs.schema import OdeSolverName, SolverConfig, SolverName
+from flowferry.configs.recipe import OdeSolverName, SolverConfig, SolverName
 from flowferry.pipelines.flow.paths import PATHS, Path
 from flowferry.pipelines.flow.solvers import SOLVERS, Noise, Solver, Velocity, trajectory
 from flowferry.pipelines.flow.times import time_grid

@@ -40,6 +40,18 @@ def test_training_times_are_a_power_of_the_uniform_numbers(power: float, device:
     assert t.mean().item() == pytest.approx(1 / (power + 1), abs=0.03)  # nearer the source the larger the power
 
 
+@pytest.mark.parametrize("power", [1.0, 2.0])
+@pytest.mark.parametrize("start", [0.0, 0.25, 0.5, 1.0])
+def test_a_share_of_the_training_times_is_zero_and_the_others_are_as_without_it(
+    start: float, power: float, device: torch.device
+) -> None:
+    u = torch.linspace(0, 1, 2001, dtype=torch.float64, device=device)[:-1]
+    t = training_times(u, power=power, start=start)
+    assert (t == 0).double().mean().item() == pytest.approx(start, abs=1e-3)
+    later = u[u > start]
+    torch.testing.assert_close(t[u > start], ((later - start) / (1 - start)) ** power)
+
+
 def test_without_options_training_times_are_the_uniform_numbers(device: torch.device) -> None:
     u = torch.rand(1000, generator=torch.Generator().manual_seed(0)).to(device)
     assert torch.equal(training_times(u), u)

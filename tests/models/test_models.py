@@ -638,9 +638,44 @@ def test_patch_unet_takes_multiples_of_4(channels: int, side: int) -> None:
     assert small_patch_unet(channels=channels, side=side)(x, torch.rand(2)).shape == x.shape
 
 
+def test_each_level_of_patch_unet_halves_the_size_and_looks_further() -> None:
+    """The lowest of four levels, at a sixteenth of the size, sees what blocks at half the size cannot reach."""
+    few, many = (patch_unet(side=64, widths=(8,) * n, blocks=(1,) * n).eval() for n in (2, 4))
+    sizes = []
+    lowest = many.middle[0].middle[0].middle[0]
+    lowest.register_forward_hook(lambda module, given, answer: sizes.append(tuple(answer.shape)))
+    assert many(torch.zeros(2, 1, 64, 64), torch.rand(2)).shape == (2, 1, 64, 64)
+    assert sizes == [(2, 8, 4, 4)]
+    reach = []
+    for model in (few, many):
+        for module in model.modules():  # which would look everywhere
+            if isinstance(module, nn.GroupNorm):
+                module.forward = lambda x: x  # type: ignore[method-assign]
+        x = torch.zeros(1, 1, 64, 64, requires_grad=True)
+        model(x, torch.rand(1))[0, 0, 32, 0].backward()
+        reach.append(int(x.grad[0, 0, 32].abs().nonzero().max()))  # type: ignore[union-attr]
+    assert reach[0] < 40 < reach[1]
+
+
+def test_more_levels_are_the_fewer_ones_around_a_middle() -> None:
+    """Where the inner levels add nothing, the three levels compute what two do without blocks in the middle."""
+    model, two = (patch_unet(side=32, widths=(8,) * n, blocks=(1,) * n) for n in (3, 2))
+    two.middle = nn.ModuleList()
+    two.load_state_dict({name: value for name, value in model.state_dict().items() if not name.startswith("middle")})
+    model.middle[0].through = lambda h, embedding: h  # type: ignore[method-assign, assignment]
+    x, t = torch.randn(2, 1, 32, 32), torch.rand(2)
+    assert torch.equal(model(x, t), two(x, t))
+
+
 @pytest.mark.parametrize(
     "config, side, got",
-    [({}, 30, "(1, 30, 30)"), ({"widths": (12, 24)}, 28, "(12, 24)"), ({"widths": (8, 16, 32)}, 28, "(8, 16, 32)")],
+    [
+        ({}, 30, "(1, 30, 30)"),
+        ({"widths": (12, 24)}, 28, "(12, 24)"),
+        ({"widths": (8, 16, 32)}, 28, "(8, 16, 32)"),
+        ({"widths": (8,), "blocks": (1,)}, 28, "(8,)"),
+        ({"widths": (8, 16, 32), "blocks": (1, 1, 1)}, 28, "(1, 28, 28)"),
+    ],
 )
 def test_patch_unet_refuses_what_does_not_fit(config: dict, side: int, got: str) -> None:
     with pytest.raises(UserError, match=r"^patch-unet: got .*, expected [^\n]*$") as refused:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from flowferry.configs.presets import PIPELINES
-from flowferry.configs.schema import TrainConfig
+from flowferry.configs.recipe import TrainConfig
 from flowferry.configs.validation import UserError
 from flowferry.models import build_model
 from flowferry.pipelines.optimizers import OPTIMIZERS, KernelMuon

@@ -15,7 +15,8 @@ from flowferry import Pipeline
 from flowferry.configs.components import GaussianConfig, MoonsConfig
 from flowferry.configs.networks import PatchUNetConfig
 from flowferry.configs.presets import PIPELINES
-from flowferry.configs.schema import Config, SolverConfig
+from flowferry.configs.recipe import SolverConfig
+from flowferry.configs.schema import Config
 from flowferry.configs.validation import UserError
 from flowferry.datasets.builders import build_sampler, build_samplers
 from flowferry.pipelines.flow.conditions import NO_CONDITION, Condition

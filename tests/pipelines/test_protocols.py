@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from flowferry import Pipeline
 from flowferry.configs.components import GaussianConfig
-from flowferry.configs.schema import Config, SolverConfig
+from flowferry.configs.recipe import SolverConfig
+from flowferry.configs.schema import Config
 from flowferry.configs.validation import Range, UserError, Validated
 from flowferry.datasets.builders import build_samplers
 from flowferry.datasets.rng import derive_seed

@@ -19,7 +19,8 @@ from torch import Tensor
 from flowferry import Pipeline
 from flowferry.configs.components import SyntheticDigitsConfig, SyntheticGarmentsConfig
 from flowferry.configs.networks import PracticalUNetConfig
-from flowferry.configs.schema import Config, SolverConfig
+from flowferry.configs.recipe import SolverConfig
+from flowferry.configs.schema import Config
 from flowferry.pipelines.storage import weights
 from flowferry.pipelines.storage.files import write_json
 from tiny_runs import config_of, trained

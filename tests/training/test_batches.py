@@ -19,7 +19,8 @@ from flowferry.configs.components import (
 )
 from flowferry.configs.networks import MLPConfig
 from flowferry.configs.presets import PIPELINES
-from flowferry.configs.schema import Config, TrainConfig
+from flowferry.configs.recipe import TrainConfig
+from flowferry.configs.schema import Config
 from flowferry.datasets.base import Sampler
 from flowferry.datasets.builders import build_sampler, build_samplers
 from flowferry.datasets.couplings import COUPLINGS
@@ -198,15 +199,14 @@ def test_a_denoiser_in_one_step_sees_the_source_alone() -> None:
     assert torch.equal(toy_pairs(1000, path="one-step").t, torch.zeros(1000))
 
 
-def test_times_are_the_power_of_uniform_ones(garments: Config, tmp_path: Path) -> None:
+def test_times_are_the_power_of_uniform_ones_after_the_share_at_the_start(garments: Config, tmp_path: Path) -> None:
     source, target = samplers(garments, tmp_path)
-    t, u = (
-        draw_pairs(
-            replace(garments, train=replace(garments.train, time_power=power)), source, target, 64, seed=5, step=1
-        ).t
-        for power in (2.0, 1.0)
+    u, squares, half_at_start = (
+        draw_pairs(replace(garments, train=replace(garments.train, **options)), source, target, 64, seed=5, step=1).t
+        for options in ({"time_power": 1.0}, {"time_power": 2.0}, {"time_power": 1.0, "start_share": 0.5})
     )
-    torch.testing.assert_close(t, u**2)
+    torch.testing.assert_close(squares, u**2)
+    torch.testing.assert_close(half_at_start, (2 * u - 1).clamp(min=0))
 
 
 # --- labels -------------------------------------------------------------------------------------------------

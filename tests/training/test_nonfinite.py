@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from flowferry.configs.schema import TrainConfig
+from flowferry.configs.recipe import TrainConfig
 from flowferry.pipelines.storage import checkpoint
 from flowferry.pipelines.train import Trainer
 from flowferry.pipelines.training.nonfinite import NonFinite, check_finite

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from flowferry.configs.presets import PIPELINES
-from flowferry.configs.schema import TrainConfig
+from flowferry.configs.recipe import TrainConfig
 from flowferry.pipelines.training.progress import Progress
 from tiny_runs import config_of, metrics, trained
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from flowferry.configs.schema import TrainConfig
+from flowferry.configs.recipe import TrainConfig
 from flowferry.pipelines.training.schedules import SCHEDULES, learning_rate
 
 

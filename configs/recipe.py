@@ -1,0 +1,101 @@
+"""The recipe of a run: how the network is trained, and how it is then run."""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal, get_args
+
+from flowferry.configs.validation import Positive, Range, UserError, Validated
+
+OdeSolverName = Literal["euler", "midpoint", "heun", "rk4"]
+SolverName = Literal[OdeSolverName, "ancestral"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SolverConfig(Validated):
+    """How the trained pipeline is run, unless asked otherwise."""
+
+    name: SolverName = "euler"
+    """The first four follow the velocity; ancestral (from noise only) also adds noise at each step, as DDPM does."""
+    num_steps: Annotated[int, Range(1)] = 50
+    """Solver steps from source to target."""
+    grid_power: Annotated[float, Range(1)] = 1.0
+    """p in the time grid t_k = (k/N)^p: 1 is uniform; more puts more of the steps near the source."""
+    source_noise: Annotated[float, Range(0)] = 0.0
+    """Standard deviation of noise added to source images before translating them, as by `train.source-noise`."""
+    guidance: Annotated[float, Range(0)] = 1.0
+    """w in v = v_uncond + w·(v_cond − v_uncond): 1 plain conditional, 0 unconditional."""
+
+    @property
+    def adds_noise(self) -> bool:
+        """Whether it draws noise at each step: it then starts from unit Gaussian noise and cannot run in reverse."""
+        return self.name not in get_args(OdeSolverName)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(Validated):
+    """How the network is trained."""
+
+    epochs: Annotated[int, Range(1)] = 10
+    """Passes over the target's training images."""
+    max_steps: Annotated[int | None, Range(1)] = None
+    """Stop after this many optimizer steps, if that comes sooner."""
+    minutes: Annotated[float | None, Positive] = None
+    """Stop after this much training time, if that comes sooner; the learning-rate schedule adapts to it."""
+    epoch_size: Annotated[int, Range(1)] = 65536
+    """Samples that count as one epoch where the target is an endless stream."""
+    batch_size: Annotated[int, Range(1)] = 128
+    """Global batch: all processes and all accumulated parts together."""
+    accumulate: Annotated[int, Range(1)] = 1
+    """Parts that each process's share of the batch is cut into, to fit in memory."""
+    sync_batchnorm: bool = False
+    """Normalize BatchNorm, where the network has it, over the batches of all processes; slower."""
+    loss: Literal["squared", "pseudo-huber"] = "squared"
+    """Distance between prediction and truth: the mean squared error, as published; or, for each sample, nearly its
+    root, which is less sensitive to large errors."""
+    time_power: Annotated[float, Range(1)] = 1.0
+    """p in the training times t = u^p with u uniform: more than 1 puts more of them near the source."""
+    start_share: Annotated[float, Range(0, 1)] = 0.0
+    """Share of the training times that are exactly 0, where each translation starts: they train its first step as plain
+    regression."""
+    source_noise: Annotated[float, Range(0)] = 0.0
+    """Standard deviation of Gaussian noise added to source samples in training; see `solver.source-noise`."""
+    optimizer: Literal["adam", "muon"] = "adam"
+    """muon: Muon for the weights of hidden layers, AdamW for the rest."""
+    lr: Annotated[float, Positive] = 1e-3
+    """Learning rate before the schedule."""
+    schedule: Literal["constant", "exponential", "linear", "cosine"] = "constant"
+    """Decay of the learning rate: none, by a constant factor each epoch, or step by step to `lr-final`."""
+    lr_final: Annotated[float, Range(0, 1)] = 0.1
+    """Factor on the learning rate at the end of training, for every schedule but constant."""
+    warmup_steps: Annotated[int, Range(0)] = 0
+    """Steps over which the learning rate first rises linearly from zero, whatever the schedule; in a short run, the
+    first quarter at most."""
+    clip_norm: Annotated[float | None, Positive] = None
+    """Clip the norm of the whole gradient to this; None: do not clip."""
+    on_nonfinite: Literal["stop", "skip"] = "stop"
+    """When a loss or a gradient is NaN or infinite: end the run, or leave out the step, count it and go on."""
+    ema: Annotated[float | None, Range(0, 1)] = 0.999
+    """Decay of the exponential moving average of the weights, which is what is shown and exported; None: no average."""
+    label_dropout: Annotated[float, Range(0, 1)] = 0.1
+    """Probability that a sample's class is hidden from the network (class-conditioned pipelines)."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """Of forward and backward. auto: accelerate's own setting if it has one, else bf16 on a GPU that has it."""
+    threads: Annotated[int, Range(0)] = 0
+    """CPU threads per process; 0: this machine's cores, divided among its processes."""
+    checkpoint_epochs: Annotated[int, Range(0)] = 1
+    """Save the resume state and the weights every this many epochs; 0: not by epoch. The end is always saved."""
+    checkpoint_steps: Annotated[int, Range(0)] = 0
+    """Save them every this many steps too; 0: not by step."""
+    keep_checkpoints: Annotated[int, Range(2)] = 2
+    """How many of the newest checkpoints to keep."""
+    show_epochs: Annotated[int, Range(0)] = 1
+    """Evaluate and draw the sheets every this many epochs, and after the first; 0: only at the end."""
+    min_steps_apart: Annotated[int, Range(1)] = 100
+    """Where epochs are short: take at least this many steps between two checkpoints, or two evaluations, that are due
+    by epoch."""
+    eval_samples: Annotated[int, Range(0)] = 0
+    """Test samples to translate at each evaluation, for their Fréchet distance; 0: none."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.optimizer == "muon" and self.precision == "fp16":  # fp16 would have to scale gradients Muon never sees
+            raise UserError("precision: got fp16 with the optimizer muon, expected auto, fp32 or bf16")
