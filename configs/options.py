@@ -132,6 +132,9 @@ class TranslateOptions(UseOptions):
     """Translate from target back to source."""
     seed: int = 0
     """Of the noise on the source, if there is any: another seed gives other results of the same images."""
+    variants: Annotated[int, Range(1)] = 1
+    """Results of each image, where there is noise on the source: 3 of a.jpg are a.1.png, a.2.png and a.3.png, the first
+    of which is what 1 would give."""
     sheet: bool = False
     """Also write sheet.png: the first images before and after."""
     gif: bool = False

@@ -23,6 +23,8 @@ class Item(NamedTuple):
     """The path of its output, a PNG file, relative to the root of the outputs; empty where there are no outputs."""
     problem: str = ""
     """Why the folder could not be listed; empty for an image file."""
+    variant: int = 1
+    """Which of the results of this file the output is, from 1."""
 
 
 @dataclass
@@ -111,6 +113,8 @@ class OutputTree(Tree):
 
     keep_ending: bool = False
     """Whether the output of a.jpg is a.jpg.png instead of a.png."""
+    variants: int = 1
+    """Outputs of each file: where more than one, those of a.jpg are a.1.png, a.2.png and so on."""
     reserved: Iterable[str] = ()
     """Names at the top of the outputs that no output of an image may have."""
 
@@ -130,13 +134,14 @@ class OutputTree(Tree):
             if last is None:
                 yield item
                 continue
-            output = self.output_of(last)
-            self._claim(taken[-1], output, item.name)
-            yield Item(item.name, "/".join([*folders, output]))
+            for output, variant in self.outputs_of(last):
+                self._claim(taken[-1], output, item.name)
+                yield Item(item.name, "/".join([*folders, output]), variant=variant)
 
-    def output_of(self, name: str) -> str:
-        """Return the file name of the output for an image with the file name `name`."""
-        return (name if self.keep_ending else stem_of(name)) + ".png"
+    def outputs_of(self, name: str) -> list[tuple[str, int]]:
+        """Return the file names of the outputs for an image with the file name `name`, sorted, and their variants."""
+        stem, variants = name if self.keep_ending else stem_of(name), range(1, self.variants + 1)
+        return sorted((numbered(f"{stem}.png", variant, of=self.variants), variant) for variant in variants)
 
     def _claim(self, outputs: dict[str, str], output: str, name: str) -> None:
         """Record that `name` becomes `output`. Raises UserError where something else already does."""
@@ -156,6 +161,12 @@ def order(name: str) -> list[str]:
 def stem_of(name: str) -> str:
     """Return the relative path of an image without its ending."""
     return name.rpartition(".")[0]
+
+
+def numbered(name: str, variant: int, *, of: int) -> str:
+    """Return the file name of one of several results: "a.2.png" for "a.png"; as it is where it is the only one."""
+    stem, dot, ending = name.rpartition(".")
+    return f"{stem}.{variant}{dot}{ending}" if of > 1 else name
 
 
 def is_hidden(name: str) -> bool:

@@ -8,41 +8,40 @@ import logging
 from collections import Counter
 from dataclasses import fields
 from datetime import timedelta
+from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
-from PIL import Image
-from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from flowferry.configs.images import ReadConfig
 from flowferry.configs.labels import parse_labels
-from flowferry.configs.locations import names_folder
 from flowferry.configs.options import TranslateOptions
 from flowferry.configs.schema import Config
 from flowferry.configs.validation import BrokenOff, UserError
-from flowferry.datasets.file_tree import Item, OutputTree, Tree
+from flowferry.datasets.file_tree import Item, OutputTree
 from flowferry.datasets.image_formats import ENDINGS
-from flowferry.datasets.image_io import NOTES, check_background
+from flowferry.datasets.image_io import check_background
 from flowferry.datasets.rng import derive_seed
 from flowferry.pipelines.hardware import use_cores
 from flowferry.pipelines.pipeline import Pipeline
 from flowferry.pipelines.storage import weights
 from flowferry.pipelines.storage.checkpoint import MANIFEST
-from flowferry.pipelines.storage.files import prepare_folder, write_aside
 from flowferry.pipelines.storage.hub import find_weights
 from flowferry.pipelines.training.distributed import init_process_group
 from flowferry.pipelines.training.environment import launched
+from flowferry.pipelines.translate_file import one_file
 from flowferry.pipelines.translation import gallery
 from flowferry.pipelines.translation.entries import Entry
 from flowferry.pipelines.translation.manifest import FAILURES, WORK, Manifest
-from flowferry.pipelines.translation.translator import Result, Translator, translate_stream
+from flowferry.pipelines.translation.summary import summarize, tally, translation_bar
+from flowferry.pipelines.translation.translator import Translator, translate_stream
 
 log = logging.getLogger("flowferry")
 
-LISTED = 10  # failures to log; failures.jsonl lists all of them
 PATIENCE = timedelta(days=7)  # how long processes wait for one another
 
 
@@ -68,6 +67,7 @@ def run(options: TranslateOptions) -> int:
         restore_size=options.restore_size,
         seed=options.seed,
     )
+    check_variants(translator, options)
     if options.input.is_file():
         return one_file(translator, options) if state.is_main_process else 0
     return whole_tree(translator, options, state, settings(translator, options, folder))
@@ -86,6 +86,15 @@ def check(pipeline: Pipeline, options: TranslateOptions) -> None:
         )
     pipeline.check_direction(reverse=options.reverse)
     asked_label(config, options)
+
+
+def check_variants(translator: Translator, options: TranslateOptions) -> None:
+    """Raise UserError where several variants are asked for and all of them would be the same."""
+    if options.variants > 1 and not translator.is_random:
+        way_out = "" if options.reverse else ", or noise on the source: --source-noise"
+        raise UserError(
+            f"--variants: got {options.variants}, which would all be the same without noise; expected 1{way_out}"
+        )
 
 
 def asked_label(config: Config, options: TranslateOptions) -> int | None:
@@ -114,7 +123,7 @@ def settings(translator: Translator, options: TranslateOptions, folder: Path) ->
         "steps": solver.num_steps,
         "guidance": solver.guidance,
         "source_noise": solver.source_noise,
-        "seed": options.seed if solver.source_noise else None,
+        "seed": options.seed if translator.is_random else None,
         "labels": translator.label,
         "reverse": options.reverse,
         "resize": translator.reading.resize,
@@ -123,41 +132,6 @@ def settings(translator: Translator, options: TranslateOptions, folder: Path) ->
         "range": translator.reading.range,
         "suffix": options.suffix,
     }
-
-
-def one_file(translator: Translator, options: TranslateOptions) -> int:
-    """Translate a file into a file, whatever is there already, or into a folder; return the exit code."""
-    source = options.input
-    for name in ("sheet", "gif", "html", "suffix"):
-        if getattr(options, name):
-            raise UserError(f"--{name}: got the one file {source}, expected a folder of images")
-    path = output_of(options)
-    loaded = translator.load(source.parent, None, (Item(source.name, path.name), None))
-    if isinstance(loaded, Result):
-        log.warning("failed: %s: %s", source, loaded.entry["error"])
-        return 1
-    prepare_folder(path.parent, "--output")
-    write_aside(path, translator.encode(translator.translate_batch([loaded.image])[0], loaded, source.parent))
-    for note in loaded.notes:
-        log.info("%s had %s", source, NOTES[note])
-    log.info("%s; NFE %d", path, translator.pipeline.nfe)
-    return 0
-
-
-def output_of(options: TranslateOptions) -> Path:
-    """Return the file that one input becomes. Raises UserError where it would replace the input, or another's file."""
-    path, into_folder = options.output, names_folder(options.destination)
-    if into_folder:
-        path = path / f"{options.input.stem}.png"
-    elif (ending := path.suffix.lower()) != ".png":
-        if ending in Image.registered_extensions():
-            raise UserError(f"--output: got {path}, expected a name that ends in .png")
-        path = path.with_name(f"{path.name}.png")
-    if path.resolve() == options.input.resolve():
-        raise UserError(f"--output: got {path}, which is the input itself, expected another file")
-    if into_folder and path.exists() and not options.overwrite:
-        raise UserError(f"--output: got {path}, which is there already; expected another folder, or --overwrite")
-    return path
 
 
 # --- a tree ---------------------------------------------------------------------------------------------
@@ -176,6 +150,7 @@ def whole_tree(translator: Translator, options: TranslateOptions, state: Partial
         leave_out=options.output,
         follow_links=options.follow_links,
         keep_ending=options.suffix,
+        variants=options.variants,
         reserved={MANIFEST, FAILURES, WORK, *shown},
     )
     total = survey(tree, options, state)
@@ -184,15 +159,14 @@ def whole_tree(translator: Translator, options: TranslateOptions, state: Partial
         manifest.open(tree.walk(), shown, overwrite=options.overwrite)
     state.wait_for_everyone()
     counts, broken = Counter[str](), list[BrokenOff]()
-    bar = tqdm(total=total, desc="translate", unit="image", dynamic_ncols=True, disable=not state.is_main_process)
+    bar = translation_bar(total, shown=state.is_main_process)
     with bar, logging_redirect_tqdm():
         items = (item for item in tree.walk() if is_mine(item, state))
         try:
-            for result in translate_stream(translator, manifest, tree.root, items, batch_size=options.batch_size):
-                counts.update([result.status, *result.entry.get("notes", [])])
-                if result.status == "failed" and counts["failed"] <= LISTED:
-                    log.warning("failed: %s: %s", result.entry["input"], result.entry["error"])
-                bar.update()
+            how: Any = {"batch_size": options.batch_size, "progress": bar.update}
+            stream = translate_stream(translator, manifest, tree.root, items, **how)
+            for _, results in groupby(stream, key=lambda result: result.entry["input"]):
+                tally(counts, list(results))
         except BrokenOff as error:
             broken.append(error)
     everyone: Counter[str] = sum(map(Counter, gather_object([dict(counts)])), Counter())
@@ -204,27 +178,14 @@ def whole_tree(translator: Translator, options: TranslateOptions, state: Partial
         return BrokenOff.exit_code
     if state.is_main_process:
         manifest.close()
-        summarize(everyone, translator.pipeline, tree, options.output, seconds=bar.format_dict["elapsed"])
+        nfe, seconds = translator.pipeline.nfe, bar.format_dict["elapsed"]
+        summarize(everyone, tree, options.output, nfe=nfe, seconds=seconds)
         gallery.show(translator, tree, options.output, shown)
     state.wait_for_everyone()
     return 1 if everyone["failed"] else 0
 
 
-def summarize(counts: Counter[str], pipeline: Pipeline, tree: Tree, output: Path, *, seconds: float) -> None:
-    """Log in a few lines how many files were translated, done already, failed or skipped."""
-    speed = f" at {counts['translated'] / seconds:.1f} images/s" if counts["translated"] else ""
-    parts = [f"{counts['translated']:,} translated{speed}, NFE {pipeline.nfe}"]
-    parts += [f"{counts[status]:,} {status}" for status in ("already there", "failed") if counts[status]]
-    log.info("%s: %s", output, "; ".join(parts))
-    if skipped := tree.describe_skipped("--follow-links"):
-        log.info("%s", skipped)
-    for note in sorted(NOTES.keys() & counts.keys()):
-        log.info("%s had %s", f"{counts[note]:,}", NOTES[note])
-    if counts["failed"]:
-        log.warning("what failed, and why: %s", output / FAILURES)
-
-
-def survey(tree: Tree, options: TranslateOptions, state: PartialState) -> int:
+def survey(tree: OutputTree, options: TranslateOptions, state: PartialState) -> int:
     """Return how many files this process is to translate. Raises UserError for a tree that cannot be translated."""
     if not tree.root.is_dir():
         raise UserError(f"--input: got {tree.root}, which does not exist, expected an image file or a folder")

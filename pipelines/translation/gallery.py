@@ -4,7 +4,7 @@ import base64
 import html
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from itertools import islice
+from itertools import groupby, islice
 from pathlib import Path
 from string import Template
 from typing import NamedTuple
@@ -26,61 +26,68 @@ log = logging.getLogger("flowferry")
 
 ON_SHEET, IN_GIF, ON_PAGE = 64, 16, 64  # images to show, at most
 ACROSS = 16  # images in a row of the sheet
+VARIANTS = 8  # results of an image to show, at most
 AS_IT_IS = ReadConfig(resize="stretch")
 LARGEST = 512  # pixels of an image's longer side on the page, at most
 
 
-class Pair(NamedTuple):
-    """A translated file, the image as the network gets it, and the file with the result."""
+class Translated(NamedTuple):
+    """A translated file, the image as the network gets it, and the files with its results, a variant each."""
 
     before: Path
     loaded: LoadedImage
-    after: Path
+    after: list[Path]
 
 
 def show(translator: Translator, tree: Tree, output: Path, names: Sequence[str]) -> None:
     """Write the galleries called `names`, keys of `WRITERS`, of the first translated images into `output`."""
     for name in names:
-        if pairs := list(islice(translated_pairs(translator, tree, output), max(ON_SHEET, IN_GIF, ON_PAGE))):
-            WRITERS[name](translator, pairs, output / name)
+        if some := list(islice(translated(translator, tree, output), max(ON_SHEET, IN_GIF, ON_PAGE))):
+            WRITERS[name](translator, some, output / name)
             log.info("shown in %s", output / name)
 
 
-def translated_pairs(translator: Translator, tree: Tree, output: Path) -> Iterator[Pair]:
-    """Yield each file of the tree that has a translation in `output`, in order."""
-    for item in tree.walk():
-        loaded = translator.load(tree.root, None, (item, None))
-        after = output / item.output
-        if isinstance(loaded, LoadedImage) and after.is_file():
-            yield Pair(tree.root / item.name, loaded, after)
+def translated(translator: Translator, tree: Tree, output: Path) -> Iterator[Translated]:
+    """Yield each file of the tree that has its translations in `output`, in order."""
+    for name, items in groupby(tree.walk(), key=lambda item: item.name):
+        variants = sorted(items, key=lambda item: item.variant)
+        loaded = translator.load(tree.root, None, (variants[0], None))
+        after = [output / item.output for item in variants[:VARIANTS]]
+        if isinstance(loaded, LoadedImage) and all(file.is_file() for file in after):
+            yield Translated(tree.root / name, loaded, after)
 
 
-def write_sheet(translator: Translator, pairs: list[Pair], file: Path) -> None:
+def write_sheet(translator: Translator, some: list[Translated], file: Path) -> None:
     """Write a sheet: rows of images as the network gets them, each above its results."""
     shape = translator.pipeline.config.shape
     rows: list[Row] = []
-    for start in range(0, min(len(pairs), ON_SHEET), ACROSS):
-        part = pairs[start : start + ACROSS]
-        rows.append(("before", torch.stack([pair.loaded.image for pair in part])))
-        rows.append(("after", torch.stack([load_image(pair.after, shape, AS_IT_IS) for pair in part])))  # type: ignore[arg-type]
+    for start in range(0, min(len(some), ON_SHEET), ACROSS):
+        part = some[start : start + ACROSS]
+        rows.append(("before", torch.stack([one.loaded.image for one in part])))
+        for number, files in enumerate(zip(*(one.after for one in part), strict=True), start=1):
+            label = "after" if len(part[0].after) == 1 else f"after, {number}"
+            rows.append((label, torch.stack([load_image(after, shape, AS_IT_IS) for after in files])))  # type: ignore[arg-type]
     write_png(file, sheet(rows, caption(translator.pipeline.config, solver_summary(translator.pipeline))))
 
 
-def write_gif(translator: Translator, pairs: list[Pair], file: Path) -> None:
-    """Write a GIF of all images moving from the input to the result at once."""
-    images = torch.stack([pair.loaded.image for pair in pairs[:IN_GIF]])
-    points = translator.trajectory(images)
-    across, reverse = max(1, round(len(images) ** 0.5)), translator.reverse
-    save_gif(path_frames(translator.pipeline.config, points, across=across, reverse=reverse), file)
+def write_gif(translator: Translator, some: list[Translated], file: Path) -> None:
+    """Write a GIF of all images moving from the input to the result at once; variants in a row."""
+    of_each = len(some[0].after)
+    some = some[: max(1, IN_GIF // of_each)]
+    images = [one.loaded.image for one in some for _ in one.after]
+    points = translator.trajectory(images, [*range(1, of_each + 1)] * len(some))
+    across = of_each if of_each > 1 else max(1, round(len(images) ** 0.5))
+    save_gif(path_frames(translator.pipeline.config, points, across=across, reverse=translator.reverse), file)
 
 
-def write_page(translator: Translator, pairs: list[Pair], file: Path) -> None:
-    """Write an HTML page without other files: each image with a slider between before and after."""
+def write_page(translator: Translator, some: list[Translated], file: Path) -> None:
+    """Write an HTML page without other files: each image with a slider between before and after, for each result."""
     cards = []
-    for pair in pairs[:ON_PAGE]:
-        before = translator.original(pair.before) if translator.restore_size else to_pil(pair.loaded.image)
-        name = html.escape(escaped(pair.loaded.item.name), quote=True)
-        cards.append(CARD.substitute(name=name, before=data_url(before), after=data_url(Image.open(pair.after))))
+    for one in some[:ON_PAGE]:
+        image = translator.original(one.before) if translator.restore_size else to_pil(one.loaded.image)
+        name, before = html.escape(escaped(one.loaded.item.name), quote=True), data_url(image)
+        pairs = [PAIR.substitute(name=name, before=before, after=data_url(Image.open(after))) for after in one.after]
+        cards.append(CARD.substitute(name=name, kind="variants" * (len(pairs) > 1), pairs="\n".join(pairs)))
     config = translator.pipeline.config
     told = html.escape(caption(config, solver_summary(translator.pipeline), f"the first {len(cards)} images"))
     page = PAGE.substitute(title=html.escape(config.name), told=told, cards="\n".join(cards))
@@ -94,13 +101,18 @@ def data_url(image: Image.Image) -> str:
     return "data:image/png;base64," + base64.b64encode(png(small)).decode()
 
 
+PAIR = Template("""\
+    <div class="pair">
+      <img src="$before" alt="$name before">
+      <img class="after" src="$after" alt="$name after">
+      <i></i>
+      <input type="range" min="0" max="100" value="50" aria-label="$name: from before to after">
+    </div>""")
+
 CARD = Template("""\
-<figure>
-  <div class="pair">
-    <img src="$before" alt="$name before">
-    <img class="after" src="$after" alt="$name after">
-    <i></i>
-    <input type="range" min="0" max="100" value="50" aria-label="$name: from before to after">
+<figure class="$kind">
+  <div>
+$pairs
   </div>
   <figcaption title="$name">$name</figcaption>
 </figure>""")
@@ -117,6 +129,8 @@ PAGE = Template("""\
   h1 { font-size: 1.4rem; margin: 0; }
   main { display: grid; grid-template-columns: repeat(auto-fill, minmax(11rem, 1fr)); gap: 1.2rem; margin-top: 1.5rem; }
   figure { margin: 0; }
+  .variants { grid-column: 1 / -1; }
+  .variants > div { display: grid; grid-template-columns: repeat(auto-fill, minmax(8rem, 11rem)); gap: .6rem; }
   figcaption { font-size: .8rem; overflow: hidden; text-overflow: ellipsis; white-space: nowrap; opacity: .8; }
   .pair { --at: 50%; position: relative; overflow: hidden; border-radius: 6px; background: #8884; }
   .pair img { display: block; width: 100%; image-rendering: pixelated; }
@@ -143,7 +157,7 @@ $cards
 </html>
 """)
 
-WRITERS: dict[str, Callable[[Translator, list[Pair], Path], None]] = {
+WRITERS: dict[str, Callable[[Translator, list[Translated], Path], None]] = {
     "sheet.png": write_sheet,
     "path.gif": write_gif,
     "index.html": write_page,

@@ -1,7 +1,7 @@
 """Translate image files: one at a time, and a stream of them with reading, computing and writing overlapped."""
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -64,7 +64,13 @@ class Translator:
     restore_size: bool = False
     """Give each result the size of its input."""
     seed: int = 0
-    """Of the noise on the source, which for each image is a function of the seed and the image."""
+    """Of the noise on the source, which for each image is a function of the seed, the image and the variant."""
+
+    @property
+    def is_random(self) -> bool:
+        """Whether noise decides results, beside their inputs."""
+        solver = self.pipeline.config.solver
+        return solver.adds_noise or (solver.source_noise > 0 and not self.reverse)
 
     def load(self, root: Path, manifest: Manifest | None, job: tuple[Item, Entry | None]) -> LoadedImage | Result:
         """Read, check and frame one file under `root`, unless the manifest shows that it is done already.
@@ -85,20 +91,21 @@ class Translator:
         except UserError as error:
             return failure(item, error)
 
-    def translate_batch(self, images: list[Tensor]) -> Tensor:
-        """Translate a list of B images [C, H, W]; return [B, C, H, W] on the CPU.
+    def translate_batch(self, images: list[Tensor], variants: Sequence[int]) -> Tensor:
+        """Translate a list of B images [C, H, W] into these variants of their results; return [B, C, H, W] on the CPU.
 
         The network sees whole blocks, the last filled up with copies, so that B does not change a bit of any result.
         """
-        x = torch.stack(images)
-        x = torch.cat([x, x[:1].expand(-len(x) % self.pipeline.block_size, *x.shape[1:])])
-        which: Any = {"reverse": self.reverse, "seed": self.seed, "rows": noise_rows(x)}
+        x, rows = torch.stack(images), noise_rows(images, variants)
+        missing = -len(x) % self.pipeline.block_size
+        x = torch.cat([x, x[:1].expand(missing, *x.shape[1:])])
+        which: Any = {"reverse": self.reverse, "seed": self.seed, "rows": [*rows, *rows[:1] * missing]}
         return self.pipeline.translate(x, self.labels(len(x)), **which)[: len(images)].cpu()
 
-    def trajectory(self, images: Tensor) -> Tensor:
-        """Return images [B, C, H, W] at every time of the solver's grid: [num_steps + 1, B, C, H, W] on the CPU."""
-        which: Any = {"reverse": self.reverse, "seed": self.seed, "rows": noise_rows(images)}
-        points = self.pipeline.trajectory(images, self.labels(len(images)), **which)
+    def trajectory(self, images: list[Tensor], variants: Sequence[int]) -> Tensor:
+        """Return B images [C, H, W] at every time of the solver's grid: [num_steps + 1, B, C, H, W] on the CPU."""
+        which: Any = {"reverse": self.reverse, "seed": self.seed, "rows": noise_rows(images, variants)}
+        points = self.pipeline.trajectory(torch.stack(images), self.labels(len(images)), **which)
         return torch.stack([x.cpu() for x in points])
 
     def labels(self, count: int) -> Tensor | None:
@@ -122,9 +129,10 @@ class Translator:
         return png(restored(image, around, resize))
 
 
-def noise_rows(images: Tensor) -> list[int]:
-    """Return the number of each image's noise, which its contents decide, for images [B, C, H, W] in [-1, 1]."""
-    return [derive_seed(sha256(image.numpy().tobytes())) for image in to_pixels(images)]
+def noise_rows(images: Iterable[Tensor], variants: Sequence[int]) -> list[int]:
+    """Return the number of the noise for each of B images [C, H, W] in [-1, 1], by its contents and its variant."""
+    digests = (sha256(to_pixels(image).numpy().tobytes()) for image in images)
+    return [derive_seed(*((digest,) if k == 1 else (digest, k))) for digest, k in zip(digests, variants, strict=True)]
 
 
 def failure(item: Item, error: Exception) -> Result:
@@ -133,11 +141,18 @@ def failure(item: Item, error: Exception) -> Result:
 
 
 def translate_stream(
-    translator: Translator, manifest: Manifest, root: Path, items: Iterable[Item], *, batch_size: int
+    translator: Translator,
+    manifest: Manifest,
+    root: Path,
+    items: Iterable[Item],
+    *,
+    batch_size: int,
+    progress: Callable[[int], object],
 ) -> Iterator[Result]:
     """Translate `items` under `root`; yield their results in order.
 
     Reading, computing and writing overlap by a few batches at most, so that memory does not grow with the stream.
+    progress: called with a number of files as soon as they are through the network, where they need it.
     """
     done = manifest.done_before()
     jobs = ((item, done.find(item.name, item.output)) for item in items)
@@ -145,10 +160,12 @@ def translate_stream(
     loaded = look_ahead(load, jobs, threads=FILE_THREADS, depth=2 * batch_size)
     with ThreadPoolExecutor(FILE_THREADS) as writing:
         writes: deque[list[Future[Result]]] = deque()
-        for batch in batched(loaded, batch_size):
-            images = [one.image for one in batch if isinstance(one, LoadedImage)]
-            manifest.journal("begun", [begun(*one.item[:2]) for one in batch if isinstance(one, LoadedImage)])
-            results = iter(translator.translate_batch(images) if images else ())
+        for batch in batched(loaded, min(batch_size, translator.pipeline.block_size)):
+            new = [one for one in batch if isinstance(one, LoadedImage)]
+            manifest.journal("begun", [begun(*one.item[:2]) for one in new])
+            images, variants = [one.image for one in new], [one.item.variant for one in new]
+            results = iter(translator.translate_batch(images, variants) if new else ())
+            progress(len(batch))
             pixels = [next(results) if isinstance(one, LoadedImage) else None for one in batch]
             finish = partial(write_result, translator, manifest, root)
             writes.append([writing.submit(finish, *pair) for pair in zip(batch, pixels, strict=True)])

@@ -156,6 +156,9 @@ def test_what_makes_no_sense_is_refused(trained: Path, tmp_path: Path, capsys: p
     assert "background: got 'blakc', expected" in refused(capsys, trained, folder, out, "--background", "blakc")
     assert "batch_size: got 0, expected a number ≥ 1" in refused(capsys, trained, folder, out, "--batch-size", "0")
     assert "labels" in refused(capsys, trained, folder, out, "--labels", "3")
+    assert "all be the same without noise; expected 1, or" in refused(capsys, trained, folder, out, "--variants", "3")
+    back = ("--variants", "3", "--source-noise", "0.4", "--reverse")  # where none is added
+    assert "all be the same without noise; expected 1\n" in refused(capsys, trained, folder, out, *back)
     assert "input itself" in refused(capsys, trained, folder / "0" / "0.png", folder / "0" / "0.png")
     assert "--gif" in refused(capsys, trained, folder / "0" / "0.png", tmp_path / "x.png", "--gif")
     (tmp_path / "file").write_text("")
@@ -279,3 +282,20 @@ def test_a_file_in_the_folder_that_was_named_is_not_replaced_but_one_that_was_na
     first = (tmp_path / "out" / "a.png").read_bytes()
     assert translate(trained, tmp_path / "a.jpg", tmp_path / "out" / "a.png", "--steps", "1") == 0
     assert (tmp_path / "out" / "a.png").read_bytes() != first
+
+
+def test_variants_of_one_file_are_numbered_and_replace_nothing(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    noise(0).save(tmp_path / "a.jpg")
+    noise(0).save(tmp_path / "a.1.png")
+    options = ("--source-noise", "0.4", "--variants", "2")
+    assert translate(trained, tmp_path / "a.jpg", tmp_path / "b.png", *options) == 0
+    assert translate(trained, tmp_path / "a.jpg", tmp_path / "out" / "x", *options, "--variants", "1") == 0
+    made = contents(tmp_path)
+    assert made.keys() == {"a.jpg", "a.1.png", "b.1.png", "b.2.png", "out/x.png"}
+    assert made["b.1.png"] == made["out/x.png"] != made["b.2.png"]
+    there = refused(capsys, trained, tmp_path / "a.jpg", tmp_path / "a.png", *options)
+    assert "a.1.png, which is there already; expected another name, or --overwrite" in there
+    assert "input itself" in refused(capsys, trained, tmp_path / "a.1.png", tmp_path / "a.png", *options)
+    assert contents(tmp_path) == made

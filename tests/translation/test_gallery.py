@@ -33,3 +33,20 @@ def test_what_is_shown_is_what_was_translated(trained: Path, tmp_path: Path) -> 
         assert gif.n_frames == 4  # three steps
     with Image.open(tmp_path / "out" / "sheet.png") as sheet:
         assert sheet.width > 6 * 28 * 2
+
+
+def test_variants_are_shown_beside_one_another(trained: Path, tmp_path: Path) -> None:
+    source, options = write_images(tmp_path / "in", 2), ("--source-noise", "0.4", "--sheet", "--html", "--gif")
+    assert translate(trained, source, tmp_path / "one", *options) == 0
+    assert translate(trained, source, tmp_path / "three", *options, "--variants", "3") == 0
+    page = (tmp_path / "three" / "index.html").read_text()
+    encoded = re.findall(r'class="after" src="data:image/png;base64,([^"]*)"', page)
+    shown = [np.asarray(Image.open(BytesIO(base64.b64decode(one)))) for one in encoded]
+    files = [tmp_path / "three" / f"{stem}.{k}.png" for stem in ("0/0", "1/1") for k in (1, 2, 3)]
+    assert page.count("<figcaption") == 2
+    assert all((a == np.asarray(Image.open(b))).all() for a, b in zip(shown, files, strict=True))
+    one, three = (Image.open(tmp_path / name / "sheet.png") for name in ("one", "three"))
+    row = 2 * 28 + 2
+    assert three.height == one.height + 2 * row
+    with Image.open(tmp_path / "three" / "path.gif") as gif:
+        assert gif.width > 3 * 4 * 28

@@ -67,6 +67,32 @@ def test_only_what_changed_is_done_again(trained: Path, tmp_path: Path, caplog: 
     assert again("--steps", "2") == {"new.png"}
 
 
+def test_more_variants_do_only_those_that_are_missing(trained: Path, tmp_path: Path) -> None:
+    source, out = write_images(tmp_path / "in", 2), tmp_path / "out"
+
+    def again(variants: int) -> set[str]:
+        before = touched(out)
+        assert translate(trained, source, out, "--source-noise", "0.4", "--variants", str(variants)) == 0
+        return redone(before, touched(out))
+
+    assert again(2) == {"0/0.1.png", "0/0.2.png", "1/1.1.png", "1/1.2.png"}
+    assert again(10) == {f"{stem}.{k}.png" for stem in ("0/0", "1/1") for k in range(3, 11)}
+    (out / "1" / "1.10.png").unlink()
+    assert again(10) == {"1/1.10.png"} and again(3) == set()
+    listed = {row["output"]: row["input"] for row in rows(out / "manifest.jsonl")[1:]}
+    assert listed == {f"{stem}.{k}.png": f"{stem}.png" for stem in ("0/0", "1/1") for k in range(1, 11)}
+
+
+def test_a_file_that_fails_fails_once_whatever_the_number_of_variants(
+    trained: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = write_images(tmp_path / "in", 1)
+    (source / "bad.png").write_bytes(b"")
+    assert translate(trained, source, tmp_path / "out", "--source-noise", "0.4", "--variants", "3") == 1
+    assert [row["input"] for row in rows(tmp_path / "out" / "failures.jsonl")] == ["bad.png"]
+    assert caplog.text.count("failed: bad.png") == 1 and "3 translated" in caplog.text and "1 failed" in caplog.text
+
+
 def test_other_weights_do_all_of_it_again(tmp_path: Path) -> None:
     source, out = write_images(tmp_path / "in"), tmp_path / "out"
     weights = save_tiny(tmp_path / "weights", "fashion2mnist-published", {"width": 4})

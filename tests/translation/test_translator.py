@@ -5,7 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from torch import Tensor
 
+from flowferry.configs.images import ReadConfig
+from flowferry.datasets.file_tree import OutputTree
+from flowferry.pipelines.pipeline import Pipeline
+from flowferry.pipelines.translation.manifest import Manifest
+from flowferry.pipelines.translation.translator import Translator, translate_stream
 from translations import contents, noise, rows, save_tiny, translate, write_images
 
 
@@ -41,6 +47,28 @@ def test_neighbors_change_nothing(trained: Path, tmp_path: Path) -> None:
     alone = tmp_path / "alone.png"
     assert translate(trained, source / "1" / "31.png", alone) == 0
     assert alone.read_bytes() == (tmp_path / "all" / "1" / "31.png").read_bytes()
+
+
+def test_each_block_counts_as_soon_as_it_is_through_the_network(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many images are held at a time: the bar would stand still, and then jump."""
+    tree = OutputTree(write_images(tmp_path / "in", 70))
+    pipeline, events = Pipeline.from_pretrained(trained, device="cpu"), list[object]()
+    through = Translator.translate_batch
+
+    def translate_batch(self: Translator, images: list[Tensor], variants: list[int]) -> Tensor:
+        events.append("network")
+        return through(self, images, variants)
+
+    monkeypatch.setattr(Translator, "translate_batch", translate_batch)
+    manifest = Manifest(tmp_path / "out", {})
+    manifest.open(overwrite=False)
+    translator = Translator(pipeline=pipeline, reading=ReadConfig())
+    done = translate_stream(translator, manifest, tree.root, tree.walk(), batch_size=256, progress=events.append)
+    assert len(list(done)) == 70
+    assert events == ["network", 32, "network", 32, "network", 6]
+    manifest.close()
 
 
 def test_what_fill_cut_off_is_put_back_from_the_original(trained: Path, tmp_path: Path) -> None:
@@ -99,6 +127,23 @@ def test_noise_on_the_source_is_a_function_of_the_image_and_the_seed(trained: Pa
     assert rows(tmp_path / "other" / "manifest.jsonl")[0]["seed"] == 1
     assert translate(trained, source, tmp_path / "plain", "--seed", "1") == 0
     assert rows(tmp_path / "plain" / "manifest.jsonl")[0]["seed"] is None  # it decides nothing there
+
+
+def test_variants_are_functions_of_the_image_the_seed_and_their_number(trained: Path, tmp_path: Path) -> None:
+    """The first is what an image has alone; more of them change none of the others."""
+    source = write_images(tmp_path / "in", 3)
+    Image.open(source / "0" / "0.png").save(source / "same.bmp")
+
+    def made(name: str, *options: str) -> dict[str, bytes]:
+        assert translate(trained, source, tmp_path / name, "--source-noise", "0.4", *options) == 0
+        return {file: data for file, data in contents(tmp_path / name).items() if file.endswith(".png")}
+
+    single, three = made("single"), made("three", "--variants", "3", "--batch-size", "2")
+    assert three.keys() == {name.replace(".png", f".{k}.png") for name in single for k in (1, 2, 3)}
+    assert {name: three[name.replace(".png", ".1.png")] for name in single} == single
+    assert len(set(three.values())) == 9 and three["same.2.png"] == three["0/0.2.png"]
+    twelve = made("twelve", "--variants", "12")  # whose names are not in the order of their numbers
+    assert three.items() <= twelve.items() and len(set(twelve.values())) == 36
 
 
 @pytest.mark.parametrize("resize", ["fit", "fill", "stretch"])

@@ -1,0 +1,59 @@
+"""The verb `translate` for one image file: where its results go, and what may be replaced there."""
+
+import logging
+from pathlib import Path
+
+from PIL import Image
+
+from flowferry.configs.locations import names_folder
+from flowferry.configs.options import TranslateOptions
+from flowferry.configs.validation import UserError
+from flowferry.datasets.file_tree import Item, numbered
+from flowferry.datasets.image_io import NOTES
+from flowferry.pipelines.storage.files import prepare_folder, write_aside
+from flowferry.pipelines.translation.translator import Result, Translator
+
+log = logging.getLogger("flowferry")
+
+
+def one_file(translator: Translator, options: TranslateOptions) -> int:
+    """Translate a file into a file, whatever is there already, or into a folder; return the exit code."""
+    source = options.input
+    for name in ("sheet", "gif", "html", "suffix"):
+        if getattr(options, name):
+            raise UserError(f"--{name}: got the one file {source}, expected a folder of images")
+    paths = outputs_of(options)
+    loaded = translator.load(source.parent, None, (Item(source.name), None))
+    if isinstance(loaded, Result):
+        log.warning("failed: %s: %s", source, loaded.entry["error"])
+        return 1
+    prepare_folder(paths[0].parent, "--output")
+    results = translator.translate_batch([loaded.image] * len(paths), range(1, len(paths) + 1))
+    for path, result in zip(paths, results, strict=True):
+        write_aside(path, translator.encode(result, loaded, source.parent))
+    for note in loaded.notes:
+        log.info("%s had %s", source, NOTES[note])
+    log.info("%s; NFE %d", ", ".join(map(str, paths)), translator.pipeline.nfe)
+    return 0
+
+
+def outputs_of(options: TranslateOptions) -> list[Path]:
+    """Return the files that one input becomes. Raises UserError where one would replace the input, or another's file.
+
+    Only a file that was named as it is may be replaced: not one in a folder, nor one with a variant's number.
+    """
+    path, into_folder, count = options.output, names_folder(options.destination), options.variants
+    if into_folder:
+        path = path / f"{options.input.stem}.png"
+    elif (ending := path.suffix.lower()) != ".png":
+        if ending in Image.registered_extensions():
+            raise UserError(f"--output: got {path}, expected a name that ends in .png")
+        path = path.with_name(f"{path.name}.png")
+    paths = [path.with_name(numbered(path.name, variant, of=count)) for variant in range(1, count + 1)]
+    for path in paths:
+        if path.resolve() == options.input.resolve():
+            raise UserError(f"--output: got {path}, which is the input itself, expected another file")
+        if (into_folder or count > 1) and path.exists() and not options.overwrite:
+            other = "folder" if into_folder else "name"
+            raise UserError(f"--output: got {path}, which is there already; expected another {other}, or --overwrite")
+    return paths
