@@ -23,7 +23,7 @@ class Network(nn.Module):
     stride: int | None = None
     """It takes images of any height and width that are multiples of this; None: only of the shape it was made for."""
     trains_contiguous: ClassVar[bool] = False
-    """Whether it trains faster on a CPU with contiguous kernels than with channels last."""
+    """Whether contiguous kernels are faster on a CPU than channels last, to train it and to run it in bf16."""
 
     def forward(self, xt: Tensor, t: Tensor, condition: Condition = NO_CONDITION) -> Tensor:
         """Return the prediction, in the shape of xt [B, C, H, W] or [B, n], for t [B] in [0, 1]."""

@@ -20,7 +20,7 @@ from flowferry.pipelines.evaluation.pairs import translation_figures
 from flowferry.pipelines.evaluation.reference import EvaluationSet, Extracted, Figures, ReferenceSet, feature_extractor
 from flowferry.pipelines.evaluation.results import save, table
 from flowferry.pipelines.evaluation.solver_search import Cost, cheapest, cost_curve, cost_figure
-from flowferry.pipelines.hardware import describe_machine, keep_freed_memory, use_cores
+from flowferry.pipelines.hardware import best_device, describe_machine, keep_freed_memory, run_precision, use_cores
 from flowferry.pipelines.pipeline import Pipeline
 from flowferry.pipelines.run_folder import RunFolder
 from flowferry.pipelines.storage import weights
@@ -43,7 +43,8 @@ def run(options: EvaluateOptions) -> int:
     use_cores()
     keep_freed_memory()
     folder = find_weights(options.pipeline)
-    run_folder = RunFolder.load(folder, options.data_root)
+    precision = run_precision(options.precision, best_device())
+    run_folder = RunFolder.load(folder, options.data_root, precision=precision)
     own = weights.results_folder(folder, run_folder.config)
     output = options.output or own
     prepare_folder(output, "--output")
@@ -59,7 +60,7 @@ def run(options: EvaluateOptions) -> int:
         chosen = cheapest(costs)
         log.info("cheapest within 5 %% of the best: %s, %d steps", chosen.solver, chosen.steps)
         evaluation = evaluation.using(solver=chosen.solver, steps=chosen.steps)
-    result = evaluation.result(costs)
+    result = evaluation.result(costs) | {"precision": precision}
     print(table(result))  # first, so that it is not lost where it cannot be saved
     save(result, evaluation.figure(result, costs), output)
     if keeps and costs:

@@ -42,6 +42,11 @@ def has_bf16(device: torch.device) -> bool:
     return device.type == "cpu" and bool(able.get("avx512_bf16") or able.get("amx_bf16"))
 
 
+def run_precision(asked: str, device: torch.device) -> str:
+    """Return "fp32" or "bf16", in which to run a network that is not trained: as asked, or for "auto" the faster."""
+    return ("bf16" if has_bf16(device) else "fp32") if asked == "auto" else asked
+
+
 def describe_machine() -> str:
     """Return the GPU's name, or the processor's with its number of cores."""
     if torch.cuda.is_available():

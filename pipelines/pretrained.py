@@ -12,7 +12,7 @@ from typing_extensions import Self
 from flowferry.configs.schema import Config
 from flowferry.models import build_model, to_device
 from flowferry.models.classifier import Classifier, extract
-from flowferry.pipelines.hardware import best_device
+from flowferry.pipelines.hardware import best_device, run_precision
 from flowferry.pipelines.storage import hub, weights
 from flowferry.pipelines.storage.files import write_text
 
@@ -76,6 +76,7 @@ class Pretrained:
         name: Path | str,
         *,
         device: torch.device | str | None = None,
+        precision: str = "fp32",
         revision: str | None = None,
         token: str | bool | None = None,
         cache_dir: Path | str | None = None,
@@ -83,6 +84,8 @@ class Pretrained:
         local_files_only: bool = False,
     ) -> Self:
         """Return a trained pipeline, ready to use on `device` (None: a GPU if there is one).
+
+        precision: in which the network computes, "fp32", "bf16", or "auto": bf16 where the device multiplies it.
 
         name: one from `launch.py list`, where a run of one's own takes precedence over the shipped weights; the folder
         of a run or of weights; or "user/name" of the Hugging Face hub, for which the other arguments are those of
@@ -98,7 +101,7 @@ class Pretrained:
             local_files_only=local_files_only,
         )
         config, tensors = weights.load(folder)
-        device = device or best_device()
+        device = torch.device(device or best_device())
         with torch.device("meta"):  # no memory is taken before the weights are known to fit
             model, label_classifier = build_model(config), build_label_classifier(config)
         pipeline = cls(config, model, label_classifier)
@@ -107,7 +110,7 @@ class Pretrained:
             weights.load_strictly(pipeline.label_classifier, own, what=f"{folder} (the label classifier's)")
             pipeline.label_classifier.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
         weights.load_strictly(pipeline.model, tensors, what=str(folder))
-        to_device(pipeline.model, device).eval()
+        to_device(pipeline.model, device, precision=run_precision(precision, device)).eval()
         return pipeline
 
 

@@ -32,9 +32,12 @@ class RunFolder:
     test: tuple[Sampler, Sampler]
 
     @classmethod
-    def load(cls, folder: Path, data_root: Path) -> "RunFolder":
-        """Load the run in `folder`, with its data. Raises UserError where there are no weights or no data."""
-        pipeline = Pipeline.from_pretrained(folder)
+    def load(cls, folder: Path, data_root: Path, *, precision: str = "fp32") -> "RunFolder":
+        """Load the run in `folder`, with its data. precision: as for `Pipeline.from_pretrained`.
+
+        Raises UserError where there are no weights or no data.
+        """
+        pipeline = Pipeline.from_pretrained(folder, precision=precision)
         config = without_augmentation(pipeline.config)
         splits: Any = {"splits": ("train", "test"), "data_root": data_root, "device": pipeline.device}
         train, test = build_splits(config, **splits)

@@ -28,7 +28,7 @@ def run(options: SampleOptions) -> int:
     Images that an earlier call left in the run's own folder are removed. Returns the exit code.
     """
     folder = find_weights(options.pipeline)
-    pipeline = Pipeline.from_pretrained(folder).using(**options.sampling)
+    pipeline = Pipeline.from_pretrained(folder, precision=options.precision).using(**options.sampling)
     labels = asked_labels(options, pipeline.config)
     output = options.output or weights.results_folder(folder, pipeline.config) / "sampled"
     prepare_folder(output, "--output")

@@ -26,7 +26,7 @@ from flowferry.datasets.file_tree import Item, OutputTree
 from flowferry.datasets.image_formats import ENDINGS
 from flowferry.datasets.image_io import check_background
 from flowferry.datasets.rng import derive_seed
-from flowferry.pipelines.hardware import use_cores
+from flowferry.pipelines.hardware import run_precision, use_cores
 from flowferry.pipelines.pipeline import Pipeline
 from flowferry.pipelines.storage import weights
 from flowferry.pipelines.storage.checkpoint import MANIFEST
@@ -54,7 +54,8 @@ def run(options: TranslateOptions) -> int:
         init_process_group(PATIENCE)
         state = PartialState(cpu=not torch.accelerator.is_available(), timeout=PATIENCE)
     use_cores()
-    pipeline = Pipeline.from_pretrained(folder, device=state.device)
+    precision = run_precision(options.precision, state.device)
+    pipeline = Pipeline.from_pretrained(folder, device=state.device, precision=precision)
     pipeline = pipeline.using(**options.sampling)
     check(pipeline, options)
     if options.labels is None and pipeline.config.asked_classes:
@@ -70,7 +71,8 @@ def run(options: TranslateOptions) -> int:
     check_variants(translator, options)
     if options.input.is_file():
         return one_file(translator, options) if state.is_main_process else 0
-    return whole_tree(translator, options, state, settings(translator, options, folder))
+    header = settings(translator, options, folder) | {"precision": precision}
+    return whole_tree(translator, options, state, header)
 
 
 def check(pipeline: Pipeline, options: TranslateOptions) -> None:
@@ -178,8 +180,7 @@ def whole_tree(translator: Translator, options: TranslateOptions, state: Partial
         return BrokenOff.exit_code
     if state.is_main_process:
         manifest.close()
-        nfe, seconds = translator.pipeline.nfe, bar.format_dict["elapsed"]
-        summarize(everyone, tree, options.output, nfe=nfe, seconds=seconds)
+        summarize(everyone, tree, options.output, nfe=translator.pipeline.nfe, seconds=bar.format_dict["elapsed"])
         gallery.show(translator, tree, options.output, shown)
     state.wait_for_everyone()
     return 1 if everyone["failed"] else 0

@@ -1,5 +1,6 @@
 """The networks are those of their published tables: models/."""
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 
@@ -686,11 +687,29 @@ def test_patch_unet_refuses_what_does_not_fit(config: dict, side: int, got: str)
 @pytest.mark.parametrize("name", ["fashion2mnist", "fashion2mnist-published", "noise2mnist-cfg-published"])
 def test_kernels_lie_as_is_fastest_to_train_and_to_run(tiny: Callable[..., Config], name: str) -> None:
     config = tiny(name)
-    for train in (False, True):
-        model = to_device(build_model(config), "cpu", train=train)
+    for train, precision in ((False, "fp32"), (True, "fp32"), (False, "bf16")):
+        model = to_device(build_model(config), "cpu", train=train, precision=precision)
         (kernel,) = [p for p in model.parameters() if p.ndim == 4 and min(p.shape) > 1][:1]
-        assert kernel.is_contiguous() == (train and name == "fashion2mnist")
+        assert kernel.is_contiguous() == ((train or precision == "bf16") and name == "fashion2mnist")
         assert kernel.is_contiguous(memory_format=torch.channels_last) != kernel.is_contiguous()
+
+
+@pytest.mark.parametrize("name", ["fashion2mnist", "fashion2mnist-published", "noise2cifar"])
+def test_a_network_that_runs_in_bf16_answers_in_float32_nearly_as_before(
+    tiny: Callable[..., Config], name: str
+) -> None:
+    config = tiny(name)
+    model = build_model(config).eval()
+    for parameter in model.parameters():  # blocks that start at zero would hide what the others do
+        torch.nn.init.normal_(parameter, std=0.1)
+    xt, t, weights = torch.randn(3, *config.shape), torch.rand(3), copy.deepcopy(model.state_dict())
+    with torch.no_grad():
+        exact = to_device(model, "cpu")(xt, t)
+        found = to_device(model, "cpu", precision="bf16")(xt, t)
+    assert found.dtype == torch.float32
+    assert 0 < (found - exact).norm() < 0.05 * exact.norm()  # bf16 has 8 bits
+    after = model.state_dict()
+    assert after.keys() == weights.keys() and all(torch.equal(after[key], weights[key]) for key in weights)
 
 
 @pytest.mark.parametrize("name", ["noise2mnist-cfg", "noise2mnist-cfg-published"])

@@ -1,5 +1,6 @@
 """One image's way through a pipeline: nothing but the image itself changes a bit of its result."""
 
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -144,6 +145,22 @@ def test_variants_are_functions_of_the_image_the_seed_and_their_number(trained: 
     assert len(set(three.values())) == 9 and three["same.2.png"] == three["0/0.2.png"]
     twelve = made("twelve", "--variants", "12")  # whose names are not in the order of their numbers
     assert three.items() <= twelve.items() and len(set(twelve.values())) == 36
+
+
+def test_bf16_is_told_in_the_manifest_and_depends_on_nothing_else(tmp_path: Path) -> None:
+    weights = save_tiny(tmp_path / "weights", "fashion2mnist-published", {"width": 16})
+    source, out, bf16 = write_images(tmp_path / "in", 5), tmp_path / "out", ("--precision", "bf16")
+    assert translate(weights, source, out) == 0
+    exact = contents(out)
+    assert translate(weights, source, out, *bf16) == 0  # all of it again: no folder holds both
+    found = contents(out)
+    assert rows(out / "manifest.jsonl")[0]["precision"] == "bf16"
+    assert all(exact[name] != found[name] for name in exact)
+    assert translate(weights, source, tmp_path / "one by one", *bf16, "--batch-size", "1") == 0
+    assert contents(tmp_path / "one by one") == found
+    for name in set(exact) - {"manifest.jsonl"}:
+        a, b = (np.asarray(Image.open(BytesIO(made[name]))).astype(int) for made in (exact, found))
+        assert abs(a - b).max() <= 8
 
 
 @pytest.mark.parametrize("resize", ["fit", "fill", "stretch"])
