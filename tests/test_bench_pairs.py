@@ -147,8 +147,8 @@ def test_dropout_is_the_noise_of_pix2pix_and_the_regression_has_none() -> None:
 
 def test_partners_are_mirrored_and_shifted_alike() -> None:
     images = noise(16, 3, 8, 8)
-    left, right = rivals.jittered(images, -images, 2, 0)
-    assert torch.equal(left, -right) and not torch.equal(left, images)
+    left, right = rivals.jittered(images, images / 2, 2, 0)
+    assert torch.equal(left / 2, right) and not torch.equal(left, images)
     mirrored, _ = rivals.jittered(images, images, 0, 0)
     flips = [torch.equal(a, b.flip(-1)) for a, b in zip(mirrored, images, strict=True)]
     assert all(f or torch.equal(a, b) for f, a, b in zip(flips, mirrored, images, strict=True)) and 0 < sum(flips) < 16
@@ -156,7 +156,7 @@ def test_partners_are_mirrored_and_shifted_alike() -> None:
 
 @pytest.mark.parametrize("name", rivals.RIVALS)
 def test_a_rival_learns_pairs(name: str) -> None:
-    """Negatives of eight pictures: after sixty steps the error is a small part of what it was."""
+    """Negatives of eight pictures: after sixty steps the error is a tenth of what it was, or less."""
     truth = colors(8)
     make_step, dropout = rivals.RIVALS[name]
     torch.manual_seed(0)
@@ -167,7 +167,7 @@ def test_a_rival_learns_pairs(name: str) -> None:
         step(-truth, truth, 5e-3)
         if number in (0, 59):
             errors.append(pair_figures.squared_errors(network(-truth), truth).mean().item())
-    assert errors[1] < errors[0] / 4
+    assert errors[1] < errors[0] / 10
 
 
 def test_a_rival_is_trained_again_only_with_other_settings(tmp_path: Path) -> None:
