@@ -24,6 +24,7 @@ import rivals
 import torch
 from bench_quality import LAUNCH, folder_of
 from pair_tables import Results
+from pair_tasks import Data
 from torch import Tensor
 
 from flowferry.configs.cli import parse_train
@@ -47,11 +48,10 @@ class Contender(NamedTuple):
 
 
 class Run(NamedTuple):
-    """What all entries have in common: the command line, the folders, their images and the seed."""
+    """What all entries have in common: the command line, the two folders and the seed."""
 
     options: argparse.Namespace
     folders: tuple[Path, Path]
-    data: pair_tasks.Data
     seed: int
 
     @property
@@ -113,7 +113,7 @@ def train(words: list[str], run: Run) -> Path:
     return folder
 
 
-def flow(told: str, run: Run) -> Iterator[Contender]:
+def flow(told: str, run: Run, data: Data) -> Iterator[Contender]:
     """Train a pipeline, and yield it as its options say, or with each number of steps that is asked for."""
     folder = train(training_words(told), run)
     last = trained_rows(folder)[-1]
@@ -132,7 +132,7 @@ def flow(told: str, run: Run) -> Iterator[Contender]:
         if steps <= (pipeline.objective.max_steps or steps):
             used = pipeline.using(steps=steps)
             label = f"{told}, {steps} step{'s' if steps > 1 else ''}" if asks else told
-            yield Contender(label, partial(carry, used, run.data.source), cost | {"nfe": used.nfe})
+            yield Contender(label, partial(carry, used, data.source), cost | {"nfe": used.nfe})
 
 
 def carry(pipeline: Pipeline, images: Tensor, seed: int) -> Tensor:
@@ -142,23 +142,23 @@ def carry(pipeline: Pipeline, images: Tensor, seed: int) -> Tensor:
 # --- the others -----------------------------------------------------------------------------------------
 
 
-def rival(told: str, run: Run) -> Contender:
+def rival(told: str, run: Run, data: Data) -> Contender:
     """Train a rival, unless it was."""
     options = run.options
     recipe = rivals.Recipe(width=options.ngf, batch_size=options.rival_batch_size)
     how = {"minutes": options.minutes, "threads": options.threads, "seed": run.seed}
-    trained = rivals.kept(run.output / f"{told}.pt", told, *run.data.train, recipe, **how)
-    return Contender(told, partial(rivals.translate, trained.network, run.data.source), trained.figures)
+    trained = rivals.kept(run.output / f"{told}.pt", told, *data.train, recipe, **how)
+    return Contender(told, partial(rivals.translate, trained.network, data.source), trained.figures)
 
 
-def contenders(told: str, run: Run) -> Iterator[Contender]:
+def contenders(told: str, run: Run, data: Data) -> Iterator[Contender]:
     """Yield the rows of one entry."""
     if told == COPY:
-        yield Contender(COPY, lambda seed: run.data.source, {"nfe": 0})
+        yield Contender(COPY, lambda seed: data.source, {"nfe": 0})
     elif told in rivals.RIVALS:
-        yield rival(told, run)
+        yield rival(told, run, data)
     else:
-        yield from flow(told, run)
+        yield from flow(told, run, data)
 
 
 def measure(
@@ -195,7 +195,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add("--count", type=int, default=1000, help="held-out pairs to measure, at most, evenly spaced")
     add("--ngf", type=int, default=rivals.Recipe.width, help="width of the rivals")
     add("--rival-batch-size", type=int, default=rivals.Recipe.batch_size)
-    add("--feature-steps", type=int, default=1500, help="of training the network whose features are compared")
+    add("--feature-steps", type=int, default=500, help="of training the network whose features are compared")
     add("--emoji", type=Path, default=default_data_root() / "emoji", help="folder of line2colour and noto2twemoji")
     add("--garments", type=int, default=30_000, help="images of FashionMNIST in edges2garments")
     add("--data-root", type=Path, default=default_data_root())
@@ -214,19 +214,19 @@ def main(argv: list[str] | None = None) -> None:
     use_cores(options.threads)
     try:
         folders = task.folders(options)
-        everything = pair_tasks.load(*folders, task.shape, options.data_root)
-        runs = [Run(options, folders, everything.evenly(options.count), seed) for seed in options.seeds]
-        for told in options.entries:
+        runs = [Run(options, folders, seed) for seed in options.seeds]
+        for told in options.entries:  # before anything is trained
             if told != COPY and told not in rivals.RIVALS:
                 asked(shlex.split(told), runs[0])
+        everything = pair_tasks.load(*folders, task.shape, options.data_root)
     except UserError as error:
         sys.exit(f"bench_pairs: {error}")
-    data, targets = runs[0].data, everything.train_targets
-    results = Results(options, everything, data)
+    data = everything.evenly(options.count)
+    results, targets = Results(options, everything, data), everything.train_targets
     network = pair_figures.trained_autoencoder(targets, steps=options.feature_steps)
     for run in runs:
         for told in options.entries:
-            for contender in contenders(told, run):
+            for contender in contenders(told, run, data):
                 results.add(contender.label, run.seed, *measure(contender, data.truth, network, options.variants))
     floor = pair_figures.distances(targets[pair_tasks.spaced(len(targets), len(data.truth))], data.truth, network)
     results.add(FLOOR, runs[0].seed, floor)

@@ -98,7 +98,7 @@ class Autoencoder(nn.Module):
         return torch.cat([torch.cat([s.mean(dim=(2, 3)) for s in self.stages(part)], dim=1) for part in parts])
 
 
-def trained_autoencoder(images: Tensor, *, steps: int, batch: int = 64) -> Autoencoder:
+def trained_autoencoder(images: Tensor, *, steps: int, batch: int = 32) -> Autoencoder:
     """Train an autoencoder to remove noise from the images, always in the same way."""
     torch.manual_seed(0)
     network = Autoencoder(images.shape[1])
