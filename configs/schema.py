@@ -44,9 +44,9 @@ class Config(Validated):
     flow."""
     prediction: Literal["velocity", "source", "target"] = "velocity"
     """What the network predicts: dx_t/dt, x0 (the noise ε where the source is Gaussian) or x1 (the clean image)."""
-    coupling: Literal["independent", "given", "label", "ot", "label-ot"] = "independent"
+    coupling: Literal["independent", "given", "label", "ot", "label-ot", "content-ot"] = "independent"
     """How source and target samples are paired: independently, each with its own partner, by label, by minibatch
-    optimal transport, or by optimal transport within each label."""
+    optimal transport, by it within each label, or by it between what the images show (coarse colors and edges)."""
     coupling_batches: Annotated[int, Range(1)] = 1
     """Batches that are drawn and coupled at once: transport finds closer pairs in more."""
     allow_unmatched: bool = False

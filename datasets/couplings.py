@@ -13,6 +13,7 @@ from torch import Tensor
 
 from flowferry.configs.validation import UserError
 from flowferry.datasets.base import Batch, Labeled, Sampler
+from flowferry.datasets.content import content
 from flowferry.datasets.rng import derive_seed
 
 Pairing = tuple[Batch, Batch]
@@ -59,6 +60,18 @@ def transport(source: Sampler, target: Sampler, count: int, seed: int, step: int
     return x0, x1.at(best_permutation(x0.samples, x1.samples))
 
 
+def content_transport(source: Sampler, target: Sampler, count: int, seed: int, step: int) -> Pairing:
+    """Draw both independently, then pair them by the optimal transport of what they show: see `content.content`.
+
+    The more there are to choose from, the more likely the pool holds a true partner. Labels are ignored, as by
+    `transport`. Raises UserError for samples that are no images.
+    """
+    if len(source.shape) != 3:
+        raise UserError(f"coupling content-ot: got samples of shape {source.shape}, expected images")
+    x0, x1 = independent(source, target, count, seed, step)
+    return x0, x1.at(best_permutation(content(x0.samples), content(x1.samples)))
+
+
 def label_transport(source: Sampler, target: Sampler, count: int, seed: int, step: int) -> Pairing:
     """Pair by optimal transport within each class of the target, which keeps x0 independent of the class.
 
@@ -91,6 +104,7 @@ COUPLINGS: dict[str, Callable[[Sampler, Sampler, int, int, int], Pairing]] = {
     "given": given,
     "label": by_label,
     "ot": transport,
+    "content-ot": content_transport,
     "label-ot": label_transport,
 }
 

@@ -67,7 +67,7 @@ def test_on_a_line_the_order_is_kept() -> None:
     assert torch.equal(x1[order][x0[:, 0].argsort(), 0], x1[:, 0].sort().values)
 
 
-@pytest.mark.parametrize("name", ["ot", "label-ot", "label"])
+@pytest.mark.parametrize("name", ["ot", "content-ot", "label-ot", "label"])
 def test_the_labels_stay_with_their_images_and_no_image_comes_twice(name: str) -> None:
     source, target = labeled_images(300, 3, shuffle=0), labeled_images(300, 3, shuffle=1)
     for batch in paired(name, source, target):
@@ -82,6 +82,30 @@ def test_transport_permutes_what_independent_draws() -> None:
     assert torch.equal(x0.samples, a.samples)
     assert torch.equal(sorted_rows(x1.samples), sorted_rows(b.samples))
     assert transport_cost((x0, x1)) < 0.8 * transport_cost((a, b))
+
+
+def test_transport_of_content_finds_the_same_subject_in_another_style() -> None:
+    """Disks of random color and place, as the target paler, blurred with noise, and before a gradient."""
+    g = torch.Generator().manual_seed(0)
+    grid = torch.linspace(-1, 1, 32)
+    place = 1.2 * torch.rand(60, 2, 1, 1, generator=g) - 0.6
+    blob = ((grid[:, None] - place[:, :1]) ** 2 + (grid - place[:, 1:]) ** 2 < 0.15).float()
+    color = torch.rand(60, 3, 1, 1, generator=g)
+    noise = 0.2 * torch.rand(60, 3, 32, 32, generator=g)
+    images = [blob * color, 0.3 * blob * color + noise + 0.2 * (grid + 1)]
+    source, target = (InMemory((255 * side).byte(), torch.arange(60), num_classes=60, device=CPU) for side in images)
+    x0, x1 = paired("content-ot", source, target, 60)
+    assert (x0.labels == x1.labels).double().mean() > 0.9
+    x0, x1 = paired("independent", source, target, 60)
+    assert (x0.labels == x1.labels).double().mean() < 0.2
+    (x0, x1), (y0, y1) = (paired("content-ot", source, target, 60, step=step) for step in (0, 0))
+    assert torch.equal(x0.samples, y0.samples) and torch.equal(x1.samples, y1.samples)
+
+
+def test_transport_of_content_needs_images() -> None:
+    gaussian = Gaussian(GaussianConfig(), (2,), CPU)
+    with pytest.raises(UserError, match=r"^coupling content-ot: got samples of shape \(2,\), expected images$"):
+        paired("content-ot", gaussian, gaussian)
 
 
 # --- labels -------------------------------------------------------------------------------------------------
