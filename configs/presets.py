@@ -38,6 +38,7 @@ SPEEDRUN = TrainConfig(  # chosen by measurement: docs/SPEEDRUN.md
     warmup_steps=100,
 )
 FROM_IMAGES = replace(SPEEDRUN, loss="pseudo-huber", time_power=2.0, source_noise=0.4)
+PICTURES = replace(FROM_IMAGES, epochs=1000, batch_size=32, start_share=0.5)  # chosen by measurement: docs/PAIRS.md
 COURSE = TrainConfig(epochs=10, batch_size=64, lr=1e-2, schedule="exponential", show_epochs=5)
 COURSE_DDPM = TrainConfig(epochs=20, batch_size=128, lr=1e-3, schedule="exponential", show_epochs=5)
 COURSE_DENOISER = TrainConfig(epochs=5, batch_size=256, lr=1e-4, show_epochs=5)
@@ -58,6 +59,12 @@ GENERATION: Options = {"source": GaussianConfig(), "target": MnistConfig()}
 TRANSLATION: Options = {"source": FashionMnistConfig(), "target": MnistConfig()}
 FOLDERS: Options = {"source": ImageFolderConfig(), "target": ImageFolderConfig(), "shape": (3, 64, 64)}
 FAST: Options = {"model": PatchUNetConfig(), "train": SPEEDRUN}
+BESIDE_SOURCE: Options = {
+    "prediction": "target",
+    "model": PatchUNetConfig(widths=(32, 64, 128, 256), blocks=(1, 1, 1, 1), sees_source=True),
+    "train": PICTURES,
+    "solver": replace(NEAR_SOURCE, num_steps=8, source_noise=0.2),
+}
 TRANSPORTED: Options = {"coupling": "ot", "coupling_batches": 8, "solver": NEAR_SOURCE, "train": FROM_IMAGES}
 DDPM: Options = {
     "path": "ddpm",
@@ -173,16 +180,18 @@ ROWS: tuple[tuple[str, str, Options], ...] = (
     ),
     (
         "folders",
-        "your own images: --source.root A --target.root B, in pairs by name with --coupling given",
+        "your own images with another recipe, slow on a CPU; paired and unpaired are better measured",
         FOLDERS | {"model": FOLDER_UNET, "train": SLOW},
     ),
     (
         "paired",
         "your own pairs by name: --source.root A --target.root B; each result keeps to its own source",
-        FOLDERS
-        | FAST
-        | {"coupling": "given", "model": PatchUNetConfig(sees_source=True)}
-        | {"train": FROM_IMAGES, "solver": replace(NEAR_SOURCE, num_steps=10, source_noise=FROM_IMAGES.source_noise)},
+        FOLDERS | BESIDE_SOURCE | {"coupling": "given"},
+    ),
+    (
+        "unpaired",
+        "your own two folders without pairs: --source.root A --target.root B; results keep what it shows",
+        FOLDERS | BESIDE_SOURCE | {"coupling": "content-ot", "coupling_batches": 64},
     ),
     (
         "moons",

@@ -37,6 +37,7 @@ def image_channels(kind: str, shape: tuple[int, ...], *, multiple: int = 1, side
     """
     fits = len(shape) == 3 and all(length == side if side else length % multiple == 0 for length in shape[1:])
     if not fits:
-        expected = f"(C, {side}, {side})" if side else f"(C, H, W) with H and W multiples of {multiple}"
+        expected = f"(C, {side}, {side})" if side else "(C, H, W)"
+        expected += f" with H and W multiples of {multiple}" if multiple > 1 else ""
         raise UserError(f"{kind}: got samples of shape {shape}, expected {expected}")
     return shape[0]

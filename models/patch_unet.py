@@ -14,6 +14,7 @@ from flowferry.configs.networks import PatchUNetConfig
 from flowferry.configs.validation import UserError
 from flowferry.models.base import Network, image_channels
 from flowferry.pipelines.flow.conditions import NO_CONDITION, Condition
+from flowferry.pipelines.flow.tiling import padded
 
 GROUPS, EMBEDDING, FREQUENCIES, HIGHEST = 8, 128, 32, 200.0
 
@@ -83,8 +84,9 @@ class Lower(Levels):
 
 
 class PatchUNet(Levels, Network):
-    """`model(xt, t, condition)` with xt [B, C, H, W], H and W multiples of 2^L for L levels.
+    """`model(xt, t, condition)` with xt [B, C, H, W].
 
+    Images whose H and W are no multiples of 2^L, for L levels, are continued by reflection, and what comes out is cut.
     Time enters as sinusoids of √t, which resolve the times near 0: with images as the source, x_t shows two images at
     once there, and most of what the network has to learn lies there.
     """
@@ -96,7 +98,7 @@ class PatchUNet(Levels, Network):
         super().__init__()
         check(config)
         self.stride, width = 2 ** len(config.widths), config.widths[0]
-        patch = 4 * image_channels("patch-unet", shape, multiple=self.stride)
+        patch = 4 * image_channels("patch-unet", shape)
         self.time = nn.Sequential(nn.Linear(2 * FREQUENCIES, EMBEDDING), nn.SiLU(), nn.Linear(EMBEDDING, EMBEDDING))
         self.label = nn.Embedding(num_classes + 1, EMBEDDING) if num_classes else None
         self.stem = nn.Conv2d(2 * patch if config.sees_source else patch, width, 3, padding=1)
@@ -104,6 +106,10 @@ class PatchUNet(Levels, Network):
         self.norm, self.out = nn.GroupNorm(GROUPS, width), zeroed(nn.Conv2d(width, patch, 3, padding=1))
 
     def forward(self, xt: Tensor, t: Tensor, condition: Condition = NO_CONDITION) -> Tensor:
+        return padded(self.evaluate, self.stride)(xt, t, condition)
+
+    def evaluate(self, xt: Tensor, t: Tensor, condition: Condition) -> Tensor:
+        """Return the prediction for xt [B, C, H, W], with H and W multiples of the stride."""
         seen = xt if condition.image is None else torch.cat([xt, condition.image], dim=1)
         h = self.through(self.stem(F.pixel_unshuffle(seen, 2)), self.embed(t, condition.label))
         return F.pixel_shuffle(self.out(F.silu(self.norm(h))), 2)

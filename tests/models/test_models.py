@@ -633,10 +633,14 @@ def test_patch_unet_tells_times_near_the_source_apart() -> None:
     assert near > far / 4
 
 
-@pytest.mark.parametrize("channels, side", [(1, 4), (3, 32)])
-def test_patch_unet_takes_multiples_of_4(channels: int, side: int) -> None:
-    x = torch.randn(2, channels, side, side)
-    assert small_patch_unet(channels=channels, side=side)(x, torch.rand(2)).shape == x.shape
+@pytest.mark.parametrize("channels, side", [(1, 4), (3, 32), (1, 30), (3, 5)])
+def test_patch_unet_takes_any_size_as_the_next_multiple_of_4_of_its_reflection(channels: int, side: int) -> None:
+    x, t, larger = torch.randn(2, channels, side, side), torch.rand(2), side + -side % 4
+    source = torch.randn(2, channels, side, side)
+    model = small_patch_unet(channels=channels, side=side, sees_source=True)
+    wide, wide_source = (F.pad(image, (0, larger - side) * 2, mode="reflect") for image in (x, source))
+    expected = model(wide, t, Condition(image=wide_source))[..., :side, :side]
+    torch.testing.assert_close(model(x, t, Condition(image=source)), expected)
 
 
 def test_each_level_of_patch_unet_halves_the_size_and_looks_further() -> None:
@@ -671,11 +675,9 @@ def test_more_levels_are_the_fewer_ones_around_a_middle() -> None:
 @pytest.mark.parametrize(
     "config, side, got",
     [
-        ({}, 30, "(1, 30, 30)"),
         ({"widths": (12, 24)}, 28, "(12, 24)"),
         ({"widths": (8, 16, 32)}, 28, "(8, 16, 32)"),
         ({"widths": (8,), "blocks": (1,)}, 28, "(8,)"),
-        ({"widths": (8, 16, 32), "blocks": (1, 1, 1)}, 28, "(1, 28, 28)"),
     ],
 )
 def test_patch_unet_refuses_what_does_not_fit(config: dict, side: int, got: str) -> None:
