@@ -6,9 +6,6 @@ from typing import Annotated, Literal
 
 from flowferry.configs.validation import Range, UserError, Validated
 
-TILE, OVERLAP = 512, 64
-"""Pixels: the longest side that goes through a network at once, and how far tiles of larger images overlap."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class ReadConfig(Validated):

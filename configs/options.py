@@ -109,6 +109,14 @@ class TranslateOptions(UseOptions):
     resize: Literal["fit", "fill", "stretch", "none"] | None = None
     """How to bring an image to the network's size: fit all of it inside a border, fill with its middle, stretch it, or
     none: accept only that size. None: as the folder that the pipeline was trained on, else fit."""
+    size: Literal["own", "network"] | None = None
+    """own: each result has the size of its input, which the network sees pixel by pixel, in tiles where it is large;
+    network: all are brought to the network's size. None: own where the pipeline was trained on crops, else network."""
+    tile: Annotated[int | None, Range(1)] = None
+    """Pixels: images that are longer on a side go through the network in overlapping tiles of this side. None: 512, or
+    as long as the pipeline's images are if that is more."""
+    overlap: Annotated[int | None, Range(0)] = None
+    """Pixels by which tiles overlap; None: 64, or a quarter of a tile if that is less."""
     range: tuple[float, float] | None = None
     """Which values of images of more than 8 bits are black and white, such as 0 4095 for 12-bit data. None: as the
     folder that the pipeline was trained on, else as their TIFF tags say, or the whole range of such numbers."""

@@ -18,6 +18,7 @@ from flowferry.pipelines.flow.solvers import SOLVERS
 from flowferry.pipelines.pretrained import Pretrained
 
 BLOCK, BLOCK_OF_IMAGES_ON_CPU = 256, 32  # samples that go through the network at a time
+TILE, OVERLAP = 512, 64  # pixels
 
 
 class Capable(Pretrained):
@@ -87,13 +88,21 @@ class Capable(Pretrained):
             sides = ("H", "W") if self.stride else own[1:]
             raise UserError(f"samples: got shape {tuple(shape)}, expected (B, {', '.join(map(str, (own[0], *sides)))})")
 
-    def check_tiles(self, tile: int, overlap: int) -> None:
-        """Raise UserError for tiles that do not overlap, or whose sides are no multiples of the network's stride."""
+    def tiles(self, tile: int | None = None, overlap: int | None = None) -> tuple[int, int]:
+        """Return the side and the overlap of the tiles that larger images go through the network in, in pixels.
+
+        tile: None takes TILE, or the pipeline's longer side if that is more; overlap: None takes OVERLAP, or a quarter
+        of the tile if that is less. Raises UserError unless both are multiples of the stride and 0 ≤ overlap < tile.
+        """
+        stride = self.stride or 1
+        tile = max((TILE, *self.config.shape[1:])) if tile is None else tile
+        overlap = min(OVERLAP, tile // 4 // stride * stride) if overlap is None else overlap
         if not 0 <= overlap < tile:
             raise UserError(f"overlap: got {overlap} pixels of tiles of {tile}, expected 0 ≤ overlap < tile")
         for name, side in (("tile", tile), ("overlap", overlap)):
-            if self.stride and side % self.stride:
-                raise UserError(f"{name}: got {side} pixels, expected a multiple of {self.stride}")
+            if side % stride:
+                raise UserError(f"{name}: got {side} pixels, expected a multiple of {stride}")
+        return tile, overlap
 
     def check_labels(self, labels: Tensor | None, count: int) -> Tensor | None:
         """Return labels as int64 [count] on the device, all null for None; None for a pipeline without classes.

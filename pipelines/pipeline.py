@@ -10,14 +10,13 @@ import torch
 from torch import Tensor
 from typing_extensions import Self
 
-from flowferry.configs.images import OVERLAP, TILE
 from flowferry.configs.locations import default_data_root
 from flowferry.configs.validation import UserError
 from flowferry.datasets.builders import build_source
 from flowferry.datasets.rng import derive_seed, normal_rows
 from flowferry.pipelines.capabilities import Capable
 from flowferry.pipelines.flow.conditions import NO_CONDITION, Condition
-from flowferry.pipelines.flow.guidance import guide
+from flowferry.pipelines.flow.guidance import ConditionalVelocity, guide
 from flowferry.pipelines.flow.losses import LOSSES
 from flowferry.pipelines.flow.solvers import Step, Velocity, trajectory
 from flowferry.pipelines.flow.tiling import padded, tiled
@@ -92,13 +91,13 @@ class Pipeline(Capable):
         reverse: bool = False,
         seed: int = 0,
         rows: Sequence[int] | None = None,
-        tile: int = TILE,
-        overlap: int = OVERLAP,
+        tile: int | None = None,
+        overlap: int | None = None,
     ) -> Tensor:
         """Carry source samples [B, *shape], images in [-1, 1], to the target by integrating dx/dt = v from t = 0 to 1.
 
         Where the network has a `stride`, images may have any height and width; those larger than `tile` pixels a side
-        go through it in tiles that overlap by `overlap` pixels, both multiples of the stride.
+        go through it in tiles that overlap by `overlap` pixels; None: see `tiles`.
         labels: target classes, int64 [B]; None asks for none, or for those that the label classifier infers. guidance,
         steps, solver: as in `using`. batch_size: samples at a time; None: `block_of`. reverse: see `invert`.
         seed, rows: of the noise on the source and of the ancestral solver, which for sample i is a function of
@@ -141,8 +140,8 @@ class Pipeline(Capable):
         reverse: bool = False,
         seed: int = 0,
         rows: Sequence[int] | None = None,
-        tile: int = TILE,
-        overlap: int = OVERLAP,
+        tile: int | None = None,
+        overlap: int | None = None,
         edit_velocity: Callable[[Velocity], Velocity] | None = None,
         edit_step: Callable[[Step], Step] | None = None,
     ) -> Iterator[Tensor]:
@@ -154,7 +153,6 @@ class Pipeline(Capable):
         the network in evaluation mode. Raises UserError as `translate` does, and in a direction that is not known.
         """
         self.check_direction(reverse=reverse)
-        self.check_tiles(tile, overlap)
         solver, x = self.config.solver, x.to(self.device)
         grid = time_grid(solver.num_steps, power=solver.grid_power, device=self.device, reverse=reverse)
         self.model.eval()
@@ -164,14 +162,18 @@ class Pipeline(Capable):
         image = x if self.sees_source else None
         condition = Condition(self.check_labels(labels, len(x)), image, self.config.num_classes)
         # no_grad around each evaluation, not around the loop: a generator would leave it on for its caller.
-        any_size = padded(tiled(self._velocity, tile, overlap), self.stride) if self.stride else self._velocity
-        velocity: Velocity = torch.no_grad()(guide(any_size, condition, guidance))
+        velocity: Velocity = torch.no_grad()(guide(self._at_any_size(tile, overlap), condition, guidance))
         velocity = velocity if edit_velocity is None else edit_velocity(velocity)
         noise = normal_rows(seed, rows := range(len(x)) if rows is None else rows)
         if solver.source_noise and not reverse:
             x = x + solver.source_noise * normal_rows(derive_seed(seed, "source noise"), rows)(x)
         step = self.objective.step(velocity, lambda v: self.solver.make_step(v, self.path, noise))
         return trajectory(step if edit_step is None else edit_step(step), x, grid)
+
+    def _at_any_size(self, tile: int | None, overlap: int | None) -> ConditionalVelocity:
+        if self.stride is None:
+            return self._velocity
+        return padded(tiled(self._velocity, *self.tiles(tile, overlap)), self.stride)
 
     def _velocity(self, x: Tensor, t: Tensor, condition: Condition) -> Tensor:
         t = t.clamp(max=self.max_time).expand(len(x))  # x stays at t; the network is not asked beyond its last time

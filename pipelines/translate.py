@@ -37,6 +37,7 @@ from flowferry.pipelines.translate_file import one_file
 from flowferry.pipelines.translation import gallery
 from flowferry.pipelines.translation.entries import Entry
 from flowferry.pipelines.translation.manifest import FAILURES, WORK, Manifest
+from flowferry.pipelines.translation.sizes import Sizes, choose_sizes
 from flowferry.pipelines.translation.summary import summarize, tally, translation_bar
 from flowferry.pipelines.translation.translator import Translator, translate_stream
 
@@ -66,6 +67,7 @@ def run(options: TranslateOptions) -> int:
         label=asked_label(pipeline.config, options),
         reverse=options.reverse,
         restore_size=options.restore_size,
+        sizes=sizes(pipeline, options),
         seed=options.seed,
     )
     check_variants(translator, options)
@@ -107,12 +109,24 @@ def asked_label(config: Config, options: TranslateOptions) -> int | None:
     return labels[0]
 
 
+def trained_reading(pipeline: Pipeline, options: TranslateOptions) -> ReadConfig:
+    """Return how the images of the side that is translated were read in training."""
+    start = pipeline.config.target if options.reverse else pipeline.config.source
+    return start if isinstance(start, ReadConfig) else ReadConfig()
+
+
 def reading(pipeline: Pipeline, options: TranslateOptions) -> ReadConfig:
     """Return how to read images: as the options say, else as in training."""
-    start = pipeline.config.target if options.reverse else pipeline.config.source
-    trained = start if isinstance(start, ReadConfig) else ReadConfig()
+    trained = trained_reading(pipeline, options)
     asked = {f.name: getattr(options, f.name) or getattr(trained, f.name) for f in fields(ReadConfig)}
     return ReadConfig(**asked)
+
+
+def sizes(pipeline: Pipeline, options: TranslateOptions) -> Sizes:
+    """Return at which size to translate: as the options say, else as the pipeline was trained."""
+    crops = trained_reading(pipeline, options).resize == "crop"
+    tiles: Any = {"tile": options.tile, "overlap": options.overlap}
+    return choose_sizes(pipeline, options.size, **tiles, resize=options.resize, crops=crops)
 
 
 def settings(translator: Translator, options: TranslateOptions, folder: Path) -> Entry:
@@ -129,6 +143,7 @@ def settings(translator: Translator, options: TranslateOptions, folder: Path) ->
         "labels": translator.label,
         "reverse": options.reverse,
         "resize": translator.reading.resize,
+        **translator.sizes._asdict(),
         "restore_size": options.restore_size,
         "background": translator.reading.background,
         "range": translator.reading.range,

@@ -7,15 +7,17 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby, islice
 from pathlib import Path
 from string import Template
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from PIL import Image
+from torch import Tensor
 
 from flowferry.configs.images import ReadConfig
 from flowferry.configs.terminal import escaped
 from flowferry.datasets.color_profiles import png
-from flowferry.datasets.file_tree import Tree
+from flowferry.datasets.file_tree import Item, Tree
 from flowferry.datasets.image_io import load_image
 from flowferry.datasets.pixels import to_pil
 from flowferry.pipelines.storage.files import write_png, write_text
@@ -27,7 +29,8 @@ log = logging.getLogger("flowferry")
 ON_SHEET, IN_GIF, ON_PAGE = 64, 16, 64  # images to show, at most
 ACROSS = 16  # images in a row of the sheet
 VARIANTS = 8  # results of an image to show, at most
-AS_IT_IS = ReadConfig(resize="stretch")
+AS_IT_IS, ON_WHITE = ReadConfig(resize="stretch"), ReadConfig(resize="fit", background="white")
+SIDE = 160  # pixels of an image's longer side on the sheet and in the GIF, where each has a size of its own
 LARGEST = 512  # pixels of an image's longer side on the page, at most
 
 
@@ -54,30 +57,45 @@ def translated(translator: Translator, tree: Tree, output: Path) -> Iterator[Tra
         loaded = translator.load(tree.root, None, (variants[0], None))
         after = [output / item.output for item in variants[:VARIANTS]]
         if isinstance(loaded, LoadedImage) and all(file.is_file() for file in after):
+            if max(loaded.image.shape) > LARGEST and translator.sizes.own:  # all of them are held at once
+                loaded = loaded._replace(image=scaled(loaded.image, LARGEST))
             yield Translated(tree.root / name, loaded, after)
 
 
 def write_sheet(translator: Translator, some: list[Translated], file: Path) -> None:
     """Write a sheet: rows of images as the network gets them, each above its results."""
-    shape = translator.pipeline.config.shape
+    config, own = translator.pipeline.config, translator.sizes.own
+    shape, reading = ((config.shape[0], SIDE, SIDE), ON_WHITE) if own else (config.shape, AS_IT_IS)
     rows: list[Row] = []
     for start in range(0, min(len(some), ON_SHEET), ACROSS):
         part = some[start : start + ACROSS]
-        rows.append(("before", torch.stack([one.loaded.image for one in part])))
+        rows.append(("before", torch.stack([on_white(one.loaded.image) if own else one.loaded.image for one in part])))
         for number, files in enumerate(zip(*(one.after for one in part), strict=True), start=1):
             label = "after" if len(part[0].after) == 1 else f"after, {number}"
-            rows.append((label, torch.stack([load_image(after, shape, AS_IT_IS) for after in files])))  # type: ignore[arg-type]
-    write_png(file, sheet(rows, caption(translator.pipeline.config, solver_summary(translator.pipeline))))
+            rows.append((label, torch.stack([load_image(after, shape, reading) for after in files])))  # type: ignore[arg-type]
+    write_png(file, sheet(rows, caption(config, solver_summary(translator.pipeline)), scale=1 if own else 2))
 
 
 def write_gif(translator: Translator, some: list[Translated], file: Path) -> None:
     """Write a GIF of all images moving from the input to the result at once; variants in a row."""
     of_each = len(some[0].after)
     some = some[: max(1, IN_GIF // of_each)]
-    images = [one.loaded.image for one in some for _ in one.after]
-    points = translator.trajectory(images, [*range(1, of_each + 1)] * len(some))
-    across = of_each if of_each > 1 else max(1, round(len(images) ** 0.5))
-    save_gif(path_frames(translator.pipeline.config, points, across=across, reverse=translator.reverse), file)
+    variants, own = range(1, of_each + 1), translator.sizes.own
+    if own:
+        points = torch.stack([scaled_trajectory(translator, one, k) for one in some for k in variants], dim=1)
+    else:
+        images = [one.loaded.image for one in some for _ in variants]
+        points = torch.stack(list(translator.trajectory(images, [*variants] * len(some))))
+    across = of_each if of_each > 1 else max(1, round(len(some) ** 0.5))
+    how: Any = {"across": across, "reverse": translator.reverse, "scale": 1 if own else 4}
+    save_gif(path_frames(translator.pipeline.config, points, **how), file)
+
+
+def scaled_trajectory(translator: Translator, one: Translated, variant: int) -> Tensor:
+    """Return an image, translated at its own size, at every time of the grid: [num_steps + 1, C, SIDE, SIDE]."""
+    loaded = translator.load(one.before.parent, None, (Item(one.before.name), None))
+    assert isinstance(loaded, LoadedImage), "it was translated just now"
+    return torch.stack([on_white(x[0]) for x in translator.trajectory([loaded.image], [variant])])
 
 
 def write_page(translator: Translator, some: list[Translated], file: Path) -> None:
@@ -92,6 +110,20 @@ def write_page(translator: Translator, some: list[Translated], file: Path) -> No
     told = html.escape(caption(config, solver_summary(translator.pipeline), f"the first {len(cards)} images"))
     page = PAGE.substitute(title=html.escape(config.name), told=told, cards="\n".join(cards))
     write_text(file, page)
+
+
+def scaled(image: Tensor, side: int) -> Tensor:
+    """Return an image [C, H, W] whose longer side is scaled to `side` pixels."""
+    height, width = image.shape[1:]
+    size = [max(1, round(length * side / max(height, width))) for length in (height, width)]
+    return F.interpolate(image[None], size=size, mode="bilinear", antialias=True)[0]
+
+
+def on_white(image: Tensor) -> Tensor:
+    """Return an image [C, H, W] scaled into the middle of white: [C, SIDE, SIDE]."""
+    fitted = scaled(image, SIDE)
+    down, right = (SIDE - length for length in fitted.shape[1:])
+    return F.pad(fitted, (right // 2, right - right // 2, down // 2, down - down // 2), value=1.0)
 
 
 def data_url(image: Image.Image) -> str:

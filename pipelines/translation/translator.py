@@ -1,5 +1,6 @@
 """Translate image files: one at a time, and a stream of them with reading, computing and writing overlapped."""
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -24,6 +25,7 @@ from flowferry.datasets.rng import derive_seed
 from flowferry.pipelines.pipeline import Pipeline
 from flowferry.pipelines.translation.entries import Entry, begun, sha256
 from flowferry.pipelines.translation.manifest import Manifest
+from flowferry.pipelines.translation.sizes import OF_NETWORK, Sizes, blocks
 
 FILE_THREADS = 4  # threads that read files, and as many that write them
 
@@ -35,7 +37,7 @@ class LoadedImage(NamedTuple):
     digest: str
     """The SHA-256 of the file's bytes."""
     image: Tensor
-    """[C, H, W] in [-1, 1], at the network's size."""
+    """[C, H, W] in [-1, 1], at the size at which it is translated."""
     size: tuple[int, int]
     """(width, height) of the upright image in the file."""
     notes: list[str]
@@ -63,6 +65,8 @@ class Translator:
     """Translate from target back to source."""
     restore_size: bool = False
     """Give each result the size of its input."""
+    sizes: Sizes = OF_NETWORK
+    """At which size images go through the network."""
     seed: int = 0
     """Of the noise on the source, which for each image is a function of the seed, the image and the variant."""
 
@@ -86,27 +90,35 @@ class Translator:
             if manifest is not None and before is not None and manifest.is_done(before, item.output, digest):
                 return Result("already there", before)
             channels, height, width = self.pipeline.config.shape
-            image, size, notes = decode(data, channels, self.reading, (width, height))
+            frame = None if self.sizes.own else (width, height)
+            image, size, notes = decode(data, channels, self.reading, frame)
             return LoadedImage(item, digest, to_tensor(image), size, notes)
         except UserError as error:
             return failure(item, error)
 
-    def translate_batch(self, images: list[Tensor], variants: Sequence[int]) -> Tensor:
-        """Translate a list of B images [C, H, W] into these variants of their results; return [B, C, H, W] on the CPU.
+    def translate_batch(self, images: list[Tensor], variants: Sequence[int]) -> list[Tensor]:
+        """Translate images [C, H, W] of any size into these variants of their results; return them on the CPU.
 
-        The network sees whole blocks, the last filled up with copies, so that B does not change a bit of any result.
+        The network sees images of one size in whole blocks, the last filled up with copies, so that neither the number
+        of images nor their neighbors change a bit of any result.
         """
-        x, rows = torch.stack(images), noise_rows(images, variants)
-        missing = -len(x) % self.pipeline.block_size
-        x = torch.cat([x, x[:1].expand(missing, *x.shape[1:])])
-        which: Any = {"reverse": self.reverse, "seed": self.seed, "rows": [*rows, *rows[:1] * missing]}
-        return self.pipeline.translate(x, self.labels(len(x)), **which)[: len(images)].cpu()
+        results: dict[int, Tensor] = {}
+        for numbers in blocks([image.shape for image in images], self.pipeline.block_of):
+            x, labels = torch.stack([images[k] for k in numbers]), self.labels(len(numbers))
+            which = self.which(x, [variants[k] for k in numbers])
+            for k, result in zip(numbers, self.pipeline.translate(x, labels, **which).cpu(), strict=True):
+                results.setdefault(k, result)  # copies follow their original
+        return [results[k] for k in range(len(images))]
 
-    def trajectory(self, images: list[Tensor], variants: Sequence[int]) -> Tensor:
-        """Return B images [C, H, W] at every time of the solver's grid: [num_steps + 1, B, C, H, W] on the CPU."""
-        which: Any = {"reverse": self.reverse, "seed": self.seed, "rows": noise_rows(images, variants)}
-        points = self.pipeline.trajectory(torch.stack(images), self.labels(len(images)), **which)
-        return torch.stack([x.cpu() for x in points])
+    def trajectory(self, images: list[Tensor], variants: Sequence[int]) -> Iterator[Tensor]:
+        """Yield images [C, H, W] of one size at every time of the solver's grid: [B, C, H, W] on the CPU."""
+        which = self.which(images, variants)
+        return (x.cpu() for x in self.pipeline.trajectory(torch.stack(images), self.labels(len(images)), **which))
+
+    def which(self, images: Iterable[Tensor], variants: Sequence[int]) -> dict[str, Any]:
+        """Return the direction, the noise and the tiles of images [C, H, W], as `Pipeline.translate` takes them."""
+        tiles = {"tile": self.sizes.tile, "overlap": self.sizes.overlap}
+        return {"reverse": self.reverse, "seed": self.seed, "rows": noise_rows(images, variants), **tiles}
 
     def labels(self, count: int) -> Tensor | None:
         """Return the class to ask for, int64 [count]; None where none is asked for."""
@@ -157,10 +169,13 @@ def translate_stream(
     done = manifest.done_before()
     jobs = ((item, done.find(item.name, item.output)) for item in items)
     load = partial(translator.load, root, manifest)
-    loaded = look_ahead(load, jobs, threads=FILE_THREADS, depth=2 * batch_size)
+    depth = 2 if translator.sizes.own else 2 * batch_size  # images may be large
+    loaded = look_ahead(load, jobs, threads=FILE_THREADS, depth=depth)
+    at_once = min(batch_size, translator.pipeline.block_size)
+    area = at_once * math.prod(translator.pipeline.config.shape[1:])
     with ThreadPoolExecutor(FILE_THREADS) as writing:
         writes: deque[list[Future[Result]]] = deque()
-        for batch in batched(loaded, min(batch_size, translator.pipeline.block_size)):
+        for batch in batched(loaded, at_once, area):
             new = [one for one in batch if isinstance(one, LoadedImage)]
             manifest.journal("begun", [begun(*one.item[:2]) for one in new])
             images, variants = [one.image for one in new], [one.item.variant for one in new]
@@ -175,16 +190,20 @@ def translate_stream(
             yield from journal(manifest, last)
 
 
-def batched(loaded: Iterable[LoadedImage | Result], size: int) -> Iterator[list[LoadedImage | Result]]:
-    """Yield files in order, in batches with `size` images to translate, and at most eight times as many files."""
+def batched(loaded: Iterable[LoadedImage | Result], size: int, pixels: int) -> Iterator[list[LoadedImage | Result]]:
+    """Yield files in order, in batches with `size` images to translate, and at most eight times as many files.
+
+    Of large images fewer: a batch that has this many `pixels` is full.
+    """
     batch: list[LoadedImage | Result] = []
-    images = 0
+    images = seen = 0
     for one in loaded:
         batch.append(one)
-        images += isinstance(one, LoadedImage)
-        if images == size or len(batch) == 8 * size:
+        if isinstance(one, LoadedImage):
+            images, seen = images + 1, seen + one.image[0].numel()
+        if images == size or seen >= pixels or len(batch) == 8 * size:
             yield batch
-            batch, images = [], 0
+            batch, images, seen = [], 0, 0
     if batch:
         yield batch
 

@@ -130,10 +130,15 @@ def frames(pipeline: Pipeline, source: Sampler, target: Sampler) -> list[Image.I
     return path_frames(pipeline.config, path_points(pipeline, source), across=4)
 
 
-def path_frames(config: Config, points: Tensor, *, across: int, reverse: bool = False) -> list[Image.Image]:
-    """Return frames of points [num_steps + 1, count, C, H, W] at up to FRAMES times, with `across` images in a row."""
+def path_frames(
+    config: Config, points: Tensor, *, across: int, reverse: bool = False, scale: int = 4
+) -> list[Image.Image]:
+    """Return frames of points [num_steps + 1, count, C, H, W] at up to FRAMES times, with `across` images in a row.
+
+    scale: as for `sheet`.
+    """
     return [
-        sheet([("", row) for row in x.split(across)], caption(config, f"t = {t:.2f}"), scale=4)
+        sheet([("", row) for row in x.split(across)], caption(config, f"t = {t:.2f}"), scale=scale)
         for x, t in zip(*evenly(points, FRAMES, config, reverse=reverse), strict=True)
     ]
 
