@@ -12,13 +12,18 @@ SHIPPED = Path(__file__).parents[1] / "models" / "shipped"
 """Trained weights, in a folder named after each pipeline."""
 FEATURES = SHIPPED / "features"
 """The classifiers through whose features images are measured."""
+BEST = "best"
+"""In the folder of a run: the weights with the best value of `train.best`."""
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 """user/name, of a repository on the Hugging Face hub."""
 
 
 def classifier_folder(run: Path) -> Path:
-    """Return the folder of the classifiers that were trained for a run; the runs beside it share them."""
-    return run.parent / "classifiers"
+    """Return the folder of the classifiers that were trained for a run, or for its best weights.
+
+    The runs beside it share them.
+    """
+    return (run.parent if run.name == BEST else run).parent / "classifiers"
 
 
 def names_folder(path: str) -> bool:

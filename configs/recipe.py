@@ -94,6 +94,8 @@ class TrainConfig(Validated):
     by epoch."""
     eval_samples: Annotated[int, Range(0)] = 0
     """Test samples to translate at each evaluation, for their Fréchet distance; 0: none."""
+    best: Literal["loss", "psnr", "ssim", "l1", "perceptual", "frechet"] | None = None
+    """Also keep the weights with the best value of this measure of the test split, in best/; None: the last alone."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -41,6 +41,11 @@ class Classifier(nn.Module):
         )
         self.head = nn.Linear(coarse, num_classes)
 
+    def maps(self, images: Tensor) -> list[Tensor]:
+        """Return the activations at two depths, [B, 64, H/2, W/2] and [B, 96, H/4, W/4]."""
+        fine = self.body[:3](images)
+        return [fine, self.body[3:6](fine)]
+
     def features(self, images: Tensor) -> Tensor:
         """Return the features [B, 96], of which the logits are a linear function."""
         return self.body(images)

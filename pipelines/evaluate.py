@@ -15,22 +15,30 @@ from flowferry.configs.recipe import SolverConfig
 from flowferry.configs.schema import Config
 from flowferry.configs.validation import UserError
 from flowferry.pipelines.evaluation import metrics
-from flowferry.pipelines.evaluation.classifier import TrainedClassifier
 from flowferry.pipelines.evaluation.pairs import translation_figures
-from flowferry.pipelines.evaluation.reference import EvaluationSet, Extracted, Figures, ReferenceSet, feature_extractor
-from flowferry.pipelines.evaluation.results import save, table
+from flowferry.pipelines.evaluation.reference import (
+    EvaluationSet,
+    Extracted,
+    FeatureExtractor,
+    Figures,
+    ReferenceSet,
+    feature_extractor,
+)
+from flowferry.pipelines.evaluation.results import notes, save, table
 from flowferry.pipelines.evaluation.solver_search import Cost, cheapest, cost_curve, cost_figure
+from flowferry.pipelines.evaluation.variants import variant_figures
 from flowferry.pipelines.hardware import best_device, describe_machine, keep_freed_memory, run_precision, use_cores
 from flowferry.pipelines.pipeline import Pipeline
 from flowferry.pipelines.run_folder import RunFolder
 from flowferry.pipelines.storage import weights
 from flowferry.pipelines.storage.files import prepare_folder, write_json
 from flowferry.pipelines.storage.hub import find_weights
-from flowferry.pipelines.visualization.grids import caption, solver_summary
+from flowferry.pipelines.visualization.grids import caption, sheet, solver_summary, stacked
 
 log = logging.getLogger("flowferry")
 
 COUNT = 2000  # results to measure, where the data set is as large
+SHOWN = 16  # pairs on the figure
 MIN_SAMPLES = 2  # fewer have no variance
 
 
@@ -77,9 +85,10 @@ class Evaluation:
     run: RunFolder
     pipeline: Pipeline
     evaluation_set: EvaluationSet
-    classifier: TrainedClassifier | None
+    extractor: FeatureExtractor | None
+    """None for targets without features: see `has_features`."""
     reference: ReferenceSet | None
-    """None where the target has too few classes to train a classifier on."""
+    """None likewise."""
 
     @classmethod
     def of(cls, run: RunFolder, options: EvaluateOptions) -> "Evaluation":
@@ -96,7 +105,7 @@ class Evaluation:
         if extractor is None:
             return cls(run, pipeline, evaluation_set, None, None)
         reference = ReferenceSet(extractor.extract, evaluation_set.real)
-        return cls(run, pipeline, evaluation_set, extractor.classifier, reference)
+        return cls(run, pipeline, evaluation_set, extractor, reference)
 
     def using(self, **changes: Any) -> "Evaluation":
         """Return this evaluation with another solver, number of steps or guidance."""
@@ -150,6 +159,12 @@ class Evaluation:
         real = self.evaluation_set.draw(self.run.train[1], self.count, "floor").samples
         return self.reference.figures(self.extracted), self.reference.figures(self.reference.extract(real))
 
+    def source_figures(self) -> Figures:
+        """Return the figures of the source samples, as if they were results; empty for noise or without a reference."""
+        if self.reference is None or self.config.source.is_noise:
+            return {}
+        return self.reference.figures(self.reference.extract(self.evaluation_set.source.samples))
+
     def memorization_figures(self) -> tuple[Figures, Figures]:
         """Return (memorization rate of the results, that of real test samples); both empty for an endless target."""
         train, test = self.run.train[1], self.run.test[1]
@@ -161,11 +176,14 @@ class Evaluation:
         return {"memorization rate": of_results}, {"memorization rate": of_real}
 
     def figure(self, result: dict[str, Any], costs: list[Cost]) -> Image.Image | None:
-        """Draw the cost curve of the `result`; None where there is none."""
-        if not costs:
-            return None
-        title = caption(self.config, f"{self.count} samples, step {result['step']}")
-        return cost_figure(costs, cheapest(costs), result["real"]["frechet"], title)
+        """Draw the cost curve of the `result`, and of pairs some samples below it; None where there is neither."""
+        title, drawn = caption(self.config, f"{self.count} samples, step {result['step']}"), []
+        if costs:
+            drawn.append(cost_figure(costs, cheapest(costs), result["real"]["frechet"], title))
+        if (truth := self.evaluation_set.truth) is not None:
+            rows = {"source": self.evaluation_set.source.samples, "result": self.results, "truth": truth}
+            drawn.append(sheet([(name, images[:SHOWN]) for name, images in rows.items()], title))
+        return stacked(drawn) if drawn else None
 
     def result(self, costs: list[Cost]) -> dict[str, Any]:
         """Return the contents of `evaluation.json`. All but "timing" is the same the next time."""
@@ -180,16 +198,26 @@ class Evaluation:
             "sampling": solver_summary(self.pipeline),
             "nfe": self.pipeline.nfe,
         }
-        if self.classifier:
-            result["features"] = {"sha256": self.classifier.sha256, "accuracy": self.classifier.accuracy}
-        elif self.reference is None:
-            result["features"] = f"none: {config.target.kind} has fewer than two classes to train a classifier on"
+        if self.extractor is None:
+            result["features"] = f"none: {config.target.kind} has no classes, and images too small for an encoder"
+        elif self.extractor.told:
+            result["features"] = self.extractor.told
         for ours, real in (self.target_figures(), self.memorization_figures()):
             if ours:
                 result["target"], result["real"] = result.get("target", {}) | ours, result.get("real", {}) | real
-        probabilities = self.extracted[1] if self.reference else None
-        pairs = translation_figures(self.pipeline, self.evaluation_set, self.results, probabilities)
+        if copied := self.source_figures():
+            result["untranslated"] = copied
+        probabilities, maps = self.extracted[1] if self.reference else None, self.extractor and self.extractor.maps
+        samples = self.evaluation_set
+        pairs = translation_figures(self.pipeline, samples, self.results, probabilities, maps)
         result["translation"], result["shuffled"] = pairs
+        if "source found" in pairs[0]:
+            partners = {} if samples.candidates is None else {"partner found": len(samples.candidates)}
+            result["among"] = {"source found": self.count} | partners
+        if any(variants := variant_figures(self.pipeline, samples, maps)):
+            result["variants"], result["beside"] = variants
+        if told := notes(result):
+            result["notes"] = told
         if costs:
             result["cost"] = [cost._asdict() for cost in costs]
         milliseconds = 1000 * self.timed_results[1] / self.count

@@ -10,6 +10,7 @@ from flowferry.configs.options import ExportOptions
 from flowferry.configs.schema import Config
 from flowferry.configs.validation import UserError
 from flowferry.models import sees_source
+from flowferry.pipelines.evaluation.results import summary_of
 from flowferry.pipelines.flow.paths import PATHS
 from flowferry.pipelines.pipeline import Pipeline
 from flowferry.pipelines.storage import hub, weights
@@ -53,7 +54,7 @@ def measures_of(folder: Path) -> dict[str, float | str]:
     if result := evaluation_of(folder):
         told |= {"samples": result["count"], "their sampling": result["sampling"]}
         if isinstance(features := result.get("features"), dict):
-            told["features"] = f"of the classifier {features['sha256'][:12]}, right on {features['accuracy']:.2%}"
+            told["features"] = f"of the {summary_of(features)}"
         told |= {name: value for name, value in result.get("target", {}).items() if "share" not in name}
         if "frechet" in told:
             told["frechet of as many real images"] = result["real"]["frechet"]

@@ -112,8 +112,10 @@ class Trainer:
     def loop(self, bar: tqdm) -> None:
         """Take steps to the end; read, evaluate and save when due. Raises NonFinite."""
         progress = self.progress
-        if progress.should_evaluate():
+        if progress.should_evaluate():  # a signal left it to this run
             self.evaluate()
+            if self.config.train.best and progress.is_done:
+                self.save()
         self.pending.restart_clock()
         while not (progress.is_done or self.processes.leaving):
             self.advance()
@@ -183,6 +185,7 @@ class Trainer:
                 self.progress.evaluated_at = step
             if self.progress.evaluated_at == step:
                 self.logger.log_metrics(step, figures)
+                self.checkpoints.best.keep(figures, self.eval_pipeline, step)
                 pictures["loss"] = loss_curve(self.config, self.logger.rows(), when)
                 for name, picture in pictures.items():
                     self.logger.log_picture(step, name, picture)

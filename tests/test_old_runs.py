@@ -37,7 +37,7 @@ READING = {"range": None, "max_pixels": 2**28, "strict": False}
 ADDED = {"image-folder": {"on_bad_file": "stop", "classes": [], "follow_links": False, **READING}}
 """Options that a kind of source or target has since, as they were without a choice."""
 
-ADDED_TO_TRAINING = {"min_steps_apart": 100, "start_share": 0.0}
+ADDED_TO_TRAINING = {"min_steps_apart": 100, "start_share": 0.0, "best": None}
 """Likewise of training; runs of the published pipelines do as before."""
 
 

@@ -5,9 +5,11 @@ calling process's own samples and waits for no other process.
 """
 
 import warnings
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torchmetrics.functional.image import structural_similarity_index_measure
 from torchmetrics.image.fid import FrechetInceptionDistance
@@ -15,6 +17,11 @@ from torchmetrics.image.kid import KernelInceptionDistance
 
 WINDOW = 11  # pixels, in which structure is compared: images must be as large
 NEIGHBORS = 5  # k of Naeem et al. 2020
+HIGHER_IS_BETTER = {"psnr", "ssim"}  # of the figures of pairs
+COARSE = 4  # cells, in each direction, in which images are compared to find one among others
+
+Maps = Callable[[Tensor], list[Tensor]]
+"""Images [B, C, H, W] -> activations [B, C', H', W'] at several depths of a network."""
 
 
 class PrecomputedFeatures(nn.Identity):
@@ -67,10 +74,42 @@ class Closeness(NamedTuple):
 
 def closeness(images: Tensor, truth: Tensor) -> Closeness:
     """Return how close images [N, C, H, W] in [-1, 1] are to the truth, of the same shape; H, W ≥ WINDOW."""
+    return Closeness(*(float(values.mean()) for values in closeness_of_each(images, truth)))
+
+
+def closeness_of_each(images: Tensor, truth: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the values of `Closeness` of each image, [N] each."""
     error = (images - truth).double() / 2  # black and white are 1 apart
     mse = error.square().mean(dim=(1, 2, 3)).clamp(min=1e-10)
-    ssim = structural_similarity_index_measure(images, truth, data_range=2.0)
-    return Closeness(float((-10 * mse.log10()).mean()), float(ssim), float(255 * error.abs().mean()))  # type: ignore[arg-type]
+    ssim = structural_similarity_index_measure(images, truth, data_range=2.0, reduction="none")
+    return -10 * mse.log10(), ssim.double(), 255 * error.abs().mean(dim=(1, 2, 3))  # type: ignore[union-attr]
+
+
+@torch.no_grad()
+def perceptual(maps: Maps, images: Tensor, others: Tensor) -> Tensor:
+    """Return the perceptual distance [N] of images from others, [N, C, H, W] in [-1, 1] each.
+
+    It is that of Zhang et al. 2018 (eq. 1) without learned weights: the squared distance of activations of unit
+    length, averaged over places and depths. 0 for equal images, 2 where no activation is common.
+    """
+    found = []
+    for pair in zip(images.split(100), others.split(100), strict=True):
+        first, second = ([F.normalize(at, dim=1) for at in maps(part)] for part in pair)
+        apart = [(a - b).square().sum(dim=1).mean(dim=(1, 2)) for a, b in zip(first, second, strict=True)]
+        found.append(torch.stack(apart).mean(dim=0))
+    return torch.cat(found)
+
+
+@torch.no_grad()
+def embed(maps: Maps, images: Tensor) -> Tensor:
+    """Return [N, D] of images [N, C, H, W], whose distances tell which images have alike content at alike places."""
+    parts = [[F.normalize(F.adaptive_avg_pool2d(at, COARSE), dim=1) for at in maps(x)] for x in images.split(100)]
+    return torch.cat([torch.cat([at.flatten(1) for at in part], dim=1) for part in parts])
+
+
+def retrieval(samples: Tensor, among: Tensor) -> float:
+    """Return the share of samples [B, D] whose own of `among` [N, D], the one with the same number, is the nearest."""
+    return (nearest(samples, among)[1] == torch.arange(len(samples), device=samples.device)).double().mean().item()
 
 
 class Neighborhoods(NamedTuple):

@@ -14,25 +14,33 @@ from flowferry.pipelines.evaluation.reference import EvaluationSet, Figures
 from flowferry.pipelines.pipeline import Pipeline
 
 ROUND_TRIP = 500  # results to carry back to the source, at most
+OF_SOURCE = " of the source"  # ends the names of figures of the untouched source, in place of the results
 
 
 def translation_figures(
-    pipeline: Pipeline, samples: EvaluationSet, results: Tensor, probabilities: Tensor | None
+    pipeline: Pipeline,
+    samples: EvaluationSet,
+    results: Tensor,
+    probabilities: Tensor | None,
+    maps: metrics.Maps | None = None,
 ) -> tuple[Figures, Figures]:
     """Return (figures of the pairs of a source sample and its result, figures of shuffled pairs).
 
     results: [count, *shape], in the order of the samples; probabilities: of their classes, [count, C], or None where
-    there is no classifier.
+    there is no classifier; maps: activations of a network, or None where there is none.
     """
     source = samples.source.samples
     order = torch.randperm(len(source), generator=generator("cpu", samples.seed, "shuffle")).to(results.device)
     inferred = pipeline.inferred_labels(source)
     kept, chance = {"distance": rms(results - source)}, {"distance": rms(results[order] - source)}
     if samples.truth is not None:
-        kept |= metrics.closeness(results, samples.truth)._asdict()
-        chance |= metrics.closeness(results[order], samples.truth)._asdict()
-        for name, value in metrics.closeness(source, samples.truth)._asdict().items():
-            kept[f"{name} of the source"] = chance[f"{name} of the source"] = value
+        kept |= truth_figures(results, samples.truth, maps)
+        chance |= truth_figures(results[order], samples.truth, maps)
+        copied = {name + OF_SOURCE: value for name, value in truth_figures(source, samples.truth, maps).items()}
+        kept, chance = kept | copied, chance | copied
+    if maps is not None and not pipeline.config.source.is_noise:
+        for figures, images in ((kept, results), (chance, results[order])):
+            figures |= retrieval_figures(samples, images, maps)
     if probabilities is not None:
         found = probabilities.argmax(dim=1)
         if (of_source := samples.source.labels) is not None:
@@ -47,6 +55,23 @@ def translation_figures(
         kept["round trip"] = rms(back - source[:ROUND_TRIP])
         chance["round trip"] = rms(source[order][:ROUND_TRIP] - source[:ROUND_TRIP])
     return kept, chance
+
+
+def truth_figures(images: Tensor, truth: Tensor, maps: metrics.Maps | None) -> Figures:
+    """Return figures of how close images [N, C, H, W] are to the truth, each to its own."""
+    figures: Figures = metrics.closeness(images, truth)._asdict()
+    return figures | ({} if maps is None else {"perceptual": metrics.perceptual(maps, images, truth).mean().item()})
+
+
+def retrieval_figures(samples: EvaluationSet, images: Tensor, maps: metrics.Maps) -> Figures:
+    """Return how often the own source, and the own partner, of images [count, C, H, W] is the nearest of all."""
+    source, found = metrics.embed(maps, samples.source.samples), metrics.embed(maps, images)
+    figures = {"source found": metrics.retrieval(found, source)}
+    if samples.candidates is not None:
+        among = metrics.embed(maps, samples.candidates)
+        figures["partner found"] = metrics.retrieval(found, among)
+        figures["partner found" + OF_SOURCE] = metrics.retrieval(source, among)
+    return figures
 
 
 def compared_labels(

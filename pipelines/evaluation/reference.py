@@ -1,22 +1,29 @@
 """The real samples that results are compared with, and the fixed source samples that results are made of."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from flowferry.configs.components import ImageFolderConfig
 from flowferry.configs.schema import Config
+from flowferry.configs.validation import UserError
 from flowferry.datasets.base import Batch, Sampler
+from flowferry.datasets.image_folder import pair_names
 from flowferry.datasets.rng import derive_seed
 from flowferry.models.classifier import extract
 from flowferry.pipelines.evaluation import metrics
 from flowferry.pipelines.evaluation.classifier import TrainedClassifier, trained_classifier
+from flowferry.pipelines.evaluation.encoder import TrainedEncoder, trained_encoder
+from flowferry.pipelines.evaluation.metrics import Maps
 from flowferry.pipelines.pipeline import Pipeline
 
+SMALLEST = 16  # pixels, of images that an encoder sees
 MAX_REAL = 10_000  # real samples to compare with, at most
 
 Figures = dict[str, float]
@@ -25,27 +32,67 @@ Extracted = tuple[Tensor, Tensor | None]
 
 
 class FeatureExtractor(NamedTuple):
-    """A function from samples [N, *shape] to their features, and the classifier behind it, if there is one."""
+    """A function from samples [N, *shape] to their features, and the network behind it."""
 
     extract: Callable[[Tensor], Extracted]
-    classifier: TrainedClassifier | None
+    network: TrainedClassifier | TrainedEncoder | None
+    """None for points, which are their own features."""
+
+    @property
+    def maps(self) -> Maps | None:
+        """The network's activations at several depths; None without one."""
+        match self.network:
+            case TrainedClassifier():
+                return self.network.classifier.maps
+            case TrainedEncoder():
+                return self.network.encoder.maps
+        return None
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """What `evaluation.json` says about the network."""
+        match self.network:
+            case TrainedClassifier():
+                return {"sha256": self.network.sha256, "accuracy": self.network.accuracy}
+            case TrainedEncoder():
+                return {"sha256": self.network.sha256, "trained on": "the target's images, without labels"}
+        return {}
 
 
 def feature_extractor(config: Config, target: Sampler, *, data_root: Path, folder: Path) -> FeatureExtractor | None:
-    """Return what extracts features of target samples: a classifier from `folder`, a shipped one, or one trained now.
+    """Return what extracts features of target samples: a network from `folder`, a shipped one, or one trained now.
 
-    Points in the plane are their own features. None for images of fewer than two classes, on which no classifier can
-    be trained. Raises UserError as `trained_classifier` does.
+    target: of the training split. It is a classifier of the target's classes; of images of fewer than two classes, an
+    encoder that is trained without labels. Points in the plane are their own features. None for an endless target
+    without classes, and for images too small for an encoder. Raises UserError as `trained_classifier` and
+    `trained_encoder` do.
     """
     if not config.is_image:
         return FeatureExtractor(lambda points: (points, None), None)
-    if target.num_classes < 2:
+    if not has_features(config, target):
         return None
+    if target.num_classes < 2:
+        encoder = trained_encoder(config.target, target, folder=folder)
+        return FeatureExtractor(lambda images: (encoder.encoder.extract(images), None), encoder)
     device = target.draw(1, seed=0, step=0).samples.device
     trained = trained_classifier(
         config.target, config.shape, num_classes=target.num_classes, data_root=data_root, folder=folder, device=device
     )
     return FeatureExtractor(lambda images: extract(trained.classifier, images), trained)
+
+
+def has_features(config: Config, target: Sampler) -> bool:
+    """Return whether `feature_extractor` has features of target samples."""
+    return not config.is_image or target.num_classes >= 2 or bool(target.size and min(config.shape[1:]) >= SMALLEST)
+
+
+def have_same_names(config: Config) -> bool:
+    """Return whether source and target are folders whose images have the same names, which may make them partners."""
+    source, target = config.source, config.target
+    if isinstance(source, ImageFolderConfig) and isinstance(target, ImageFolderConfig):
+        with suppress(UserError):  # two images of one name
+            return pair_names(source) == pair_names(target)
+    return False
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +120,19 @@ class EvaluationSet:
         if not (self.config.is_paired and self.config.is_image and min(self.config.shape[1:]) >= metrics.WINDOW):
             return None
         return self.draw(self.test[1], self.count, "source").samples  # the same draw of both sides gives partners
+
+    @cached_property
+    def candidates(self) -> Tensor | None:
+        """The held-out target images [N, *shape] among which a result's own is looked for: its truth comes first.
+
+        None where no target image belongs to a source image, by its name at least.
+        """
+        size = self.test[1].size
+        if not (self.config.is_image and size is not None and size == self.test[0].size):
+            return None
+        if not (self.config.is_paired or have_same_names(self.config)):
+            return None
+        return self.draw(self.test[1], max(self.count, min(size, MAX_REAL)), "source").samples
 
     @cached_property
     def asked(self) -> Tensor | None:

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
-from flowferry.configs.locations import RUNS
+from flowferry.configs.locations import BEST, RUNS
 from flowferry.configs.schema import Config, read_config
 from flowferry.configs.validation import UserError
 from flowferry.pipelines.storage.files import write_aside, write_json
@@ -108,8 +108,11 @@ def weights_folder(folder: Path) -> Path:
 
 
 def results_folder(folder: Path, config: Config) -> Path:
-    """Return where results of the weights in `folder` are written: in their run, or in runs/NAME without a run."""
-    return folder if weights_folder(folder) != folder else RUNS / config.name
+    """Return where results of the weights in `folder` are written: in their run, or in runs/NAME without a run.
+
+    Those of the best weights of a run are written beside them.
+    """
+    return folder if weights_folder(folder) != folder or folder.name == BEST else RUNS / config.name
 
 
 def digest(folder: Path) -> str:

@@ -7,6 +7,7 @@ from flowferry.configs.diff import refuse_changes
 from flowferry.configs.schema import Config, read_config
 from flowferry.configs.validation import UserError
 from flowferry.pipelines.storage import checkpoint
+from flowferry.pipelines.training.best import BestWeights
 from flowferry.pipelines.training.distributed import Processes
 from flowferry.pipelines.training.image_lists import ImageLists, changes
 from flowferry.pipelines.training.logger import last_evaluated
@@ -19,11 +20,13 @@ log = logging.getLogger("flowferry")
 class Checkpoints:
     """The checkpoints in the folder of a run.
 
-    images: the image files that it is trained on, which are listed in each checkpoint.
+    images: the image files that it is trained on, which are listed in each checkpoint; best: the weights that are kept
+    beside them.
     """
 
     def __init__(self, folder: Path, config: Config, images: ImageLists) -> None:
         self.run, self.folder, self.config, self.images = folder, folder / "checkpoints", config, images
+        self.best = BestWeights(folder, config.train.best)
 
     @property
     def last(self) -> Path | None:
@@ -32,7 +35,7 @@ class Checkpoints:
 
     def save(self, train_step: TrainStep, progress: Progress) -> None:
         """Publish the one of the last step that was taken."""
-        state = progress.state() | train_step.state() | {"images": self.images}
+        state = progress.state() | train_step.state() | self.best.state() | {"images": self.images}
         keep = self.config.train.keep_checkpoints
         checkpoint.save(self.folder, progress.step, train_step.tensors(), state, keep=keep)
 
@@ -56,6 +59,7 @@ class Checkpoints:
             )
         train_step.load(tensors, state, what=str(path))
         progress.load(state, evaluated_at=evaluated_at)
+        self.best.load(state)
         processes.log_main("resuming from %s%s", path, f" with other images: {changed}" if changed else "")
 
     def _newest(self) -> tuple[Path | None, int]:

@@ -10,8 +10,17 @@ from flowferry.configs.schema import Config
 from flowferry.configs.validation import UserError
 from flowferry.datasets.base import Sampler
 from flowferry.datasets.rng import derive_seed
-from flowferry.pipelines.evaluation.metrics import closeness
-from flowferry.pipelines.evaluation.reference import EvaluationSet, Figures, ReferenceSet, feature_extractor
+from flowferry.pipelines.evaluation.metrics import Closeness
+from flowferry.pipelines.evaluation.pairs import truth_figures
+from flowferry.pipelines.evaluation.reference import (
+    SMALLEST,
+    EvaluationSet,
+    FeatureExtractor,
+    Figures,
+    ReferenceSet,
+    feature_extractor,
+    has_features,
+)
 from flowferry.pipelines.pipeline import Pipeline
 from flowferry.pipelines.training.batches import draw_pairs
 
@@ -36,7 +45,7 @@ def held_out_loss(pipeline: Pipeline, source: Sampler, target: Sampler) -> float
 class Validation:
     """Measures a pipeline during training; what is costly is built at the first call.
 
-    Raises UserError if `train.eval_samples` asks for a distance that cannot be measured.
+    Raises UserError if `train.eval_samples` or `train.best` asks for what cannot be measured.
     """
 
     config: Config
@@ -51,19 +60,29 @@ class Validation:
         count, size = self.config.train.eval_samples, self.test[0].size
         if size is not None and count > size:
             raise UserError(f"--train.eval-samples: got {count}, expected at most the {size} of the test split")
-        if count and self.target.num_classes < 2 and self.config.is_image:
+        if count and not has_features(self.config, self.target):
             raise UserError(
-                f"--train.eval-samples: got {count} and {self.target.num_classes} classes in the target "
-                f"{self.config.target.kind}, expected 0, or a target of two classes or more"
+                f"--train.eval-samples: got {count} and images of {self.config.target.kind} without classes that are "
+                f"endless or smaller than {SMALLEST} pixels, expected 0, or others"
             )
+        if (best := self.config.train.best) is not None and best not in (measured := self.measured):
+            raise UserError(f"--train.best: got {best}, expected one of {', '.join(measured)}, which are measured")
+
+    @property
+    def measured(self) -> tuple[str, ...]:
+        """What is measured of the pipeline: the parts of the tags after eval/."""
+        compared = () if self.pairs.truth is None else Closeness._fields
+        perceived = ["perceptual"] if compared and has_features(self.config, self.target) else []
+        return ("loss", *compared, *perceived, *(["frechet"] if self.config.train.eval_samples else []))
 
     def measure(self, pipeline: Pipeline) -> Figures:
         """Return the measurements by their TensorBoard tags. Puts the network in evaluation mode."""
         figures = {"eval/loss": held_out_loss(pipeline, *self.test)}
         if (truth := self.pairs.truth) is not None:
             results, source = self.pairs.generate(pipeline), self.pairs.source.samples
-            figures |= {f"eval/{name}": value for name, value in closeness(results, truth)._asdict().items()}
-            figures |= {f"eval/{name}_of_source": value for name, value in closeness(source, truth)._asdict().items()}
+            maps = self.extractor.maps if self.perceives else None
+            figures |= {f"eval/{name}": value for name, value in truth_figures(results, truth, maps).items()}
+            figures |= {f"eval/{name}_of_source": value for name, value in truth_figures(source, truth, maps).items()}
         if self.config.train.eval_samples:
             figures["eval/frechet"] = self.reference.frechet(self.evaluation_set.generate(pipeline))
         return figures
@@ -82,6 +101,16 @@ class Validation:
     @cached_property
     def reference(self) -> ReferenceSet:
         """The features of the real samples, as `evaluate` takes them."""
+        return ReferenceSet(self.extractor.extract, self.evaluation_set.real)
+
+    @property
+    def perceives(self) -> bool:
+        """Whether the perceptual distance of pairs is measured, for which a network may have to be trained first."""
+        return self.config.train.best == "perceptual" or self.config.train.eval_samples > 0
+
+    @cached_property
+    def extractor(self) -> FeatureExtractor:
+        """What extracts features, as for `evaluate`. Made only where it is known that there are any."""
         extractor = feature_extractor(self.config, self.target, data_root=self.data_root, folder=self.folder)
         assert extractor is not None, "__post_init__ checked it"
-        return ReferenceSet(extractor.extract, self.evaluation_set.real)
+        return extractor

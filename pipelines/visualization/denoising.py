@@ -35,7 +35,7 @@ def pictures(pipeline: Pipeline, source: Sampler, target: Sampler, when: str) ->
             "noising": noising_sheet(pipeline, target),
             "out-of-distribution": out_of_distribution_sheet(pipeline, target, when),
         }
-    return {"samples": grids.samples_sheet(pipeline, source, when)}
+    return {"samples": grids.samples_sheet(pipeline, source, when, target=target)}
 
 
 def denoised_sheet(pipeline: Pipeline, source: Sampler, target: Sampler, when: str) -> Image.Image:

@@ -75,21 +75,24 @@ def shown_sources(pipeline: Pipeline, source: Sampler, count: int) -> tuple[Tens
     return x0, torch.arange(count) % config.asked_classes if config.asked_classes else None
 
 
-def samples_sheet(pipeline: Pipeline, source: Sampler, when: str, *, count: int = 48) -> Image.Image:
+def samples_sheet(
+    pipeline: Pipeline, source: Sampler, when: str, *, target: Sampler | None = None, count: int = 48
+) -> Image.Image:
     """Draw the results of the same source samples each time: PER_CLASS of each class, or `count`, in rows.
 
-    when: the step in words.
+    target: of the split of `source`; where the pipeline is paired, each result stands above its truth. when: the step
+    in words.
     """
     config, classes = pipeline.config, pipeline.config.asked_classes
     across, number = (classes, classes * PER_CLASS) if classes else (16, count)
     x0, labels = shown_sources(pipeline, source, number)
     x1 = pipeline.translate(x0, labels, seed=config.seed)
-    shown: list[Row] = []
-    for before, after in zip(x0.split(across), x1.split(across), strict=True):
-        if config.source.is_noise:  # noise is not worth a picture
-            shown.append(("", after))
-        else:
-            shown += [("source", before), ("result", after)]
+    rows = {} if config.source.is_noise else {"source": x0}  # noise is not worth a picture
+    rows["result" if rows else ""] = x1
+    if config.is_paired and target is not None:
+        rows["truth"] = target.draw(len(x0), seed=derive_seed(config.seed, "sheet"), step=0).samples
+    parts = zip(*(images.split(across) for images in rows.values()), strict=True)
+    shown = [row for part in parts for row in zip(rows, part, strict=True)]
     columns = [str(label) for label in range(classes)]
     return sheet(shown, caption(config, when, solver_summary(pipeline)), columns=columns)
 
@@ -120,7 +123,7 @@ def path_sheet(config: Config, points: Tensor, when: str, *, across: int = 11) -
 def pictures(pipeline: Pipeline, source: Sampler, target: Sampler, when: str) -> dict[str, Image.Image]:
     """Return pictures by name: the samples, and the whole path of some."""
     return {
-        "samples": samples_sheet(pipeline, source, when),
+        "samples": samples_sheet(pipeline, source, when, target=target),
         "path": path_sheet(pipeline.config, path_points(pipeline, source), when),
     }
 

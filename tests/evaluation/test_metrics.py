@@ -11,6 +11,8 @@ from torch import Tensor
 
 from flowferry.pipelines.evaluation.metrics import (
     closeness,
+    closeness_of_each,
+    embed,
     entropy,
     frechet,
     kernel,
@@ -18,7 +20,9 @@ from flowferry.pipelines.evaluation.metrics import (
     mutual_information,
     nearest,
     neighborhoods,
+    perceptual,
     radii,
+    retrieval,
 )
 
 
@@ -155,3 +159,38 @@ def test_structural_similarity_is_that_of_its_paper() -> None:
     images = torch.from_numpy(pixels).float()[:, None, None]
     assert closeness(*images).ssim == pytest.approx(expected, abs=1e-4)
     assert 0.5 < expected < 0.95
+
+
+# --- images beside their own truth ------------------------------------------------------------------------
+
+
+def test_the_closeness_of_a_set_is_the_mean_of_each_image() -> None:
+    x, y = (torch.rand(5, 3, 16, 16, generator=torch.Generator().manual_seed(seed)) * 2 - 1 for seed in (0, 1))
+    each = closeness_of_each(x, y)
+    assert all(values.shape == (5,) for values in each)
+    for row in range(5):
+        alone = closeness(x[row : row + 1], y[row : row + 1])
+        assert alone == pytest.approx([values[row].item() for values in each], rel=1e-5)
+    assert closeness(x, y) == pytest.approx([values.mean().item() for values in each])
+
+
+def test_the_perceptual_distance_is_that_of_directions() -> None:
+    """Of two channels at 2 × 2 places: b has the directions of a, c the opposite one at a place, d others at all."""
+    a = torch.tensor([1.0, 0.0])[None, :, None, None].expand(3, 2, 2, 2)
+    b = 7 * a
+    c = a.clone()
+    c[:, :, 0, 0] *= -1
+    d = torch.tensor([0.0, 2.0])[None, :, None, None].expand(3, 2, 2, 2)
+    assert torch.equal(perceptual(lambda x: [x], a, b), torch.zeros(3))
+    assert perceptual(lambda x: [x], a, c).tolist() == [1, 1, 1]  # (2² + 0 + 0 + 0) / 4
+    assert perceptual(lambda x: [x], a, d).tolist() == [2, 2, 2]
+    assert perceptual(lambda x: [x, x.abs()], a, c).tolist() == [0.5, 0.5, 0.5]
+
+
+def test_a_sample_counts_as_found_where_its_own_is_the_nearest() -> None:
+    among = torch.tensor([[0.0], [1.0], [2.0], [9.0]])
+    assert retrieval(torch.tensor([[0.4], [1.6], [1.9]]), among) == 2 / 3
+    images = torch.rand(6, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    found = embed(lambda x: [x, x[:, :, ::2, ::2]], images)
+    assert found.shape == (6, 2 * 3 * 4 * 4)
+    assert retrieval(embed(lambda x: [x, x[:, :, ::2, ::2]], 3 * images), found) == 1

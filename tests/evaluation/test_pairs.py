@@ -117,3 +117,25 @@ def test_results_of_pairs_are_compared_with_their_own_truth(tiny: Callable[..., 
 
 def test_without_pairs_there_is_no_truth(tiny: Callable[..., Config]) -> None:
     assert evaluation_set(tiny("fashion2mnist")).truth is None
+
+
+def test_the_own_source_and_the_own_partner_are_looked_for(tiny: Callable[..., Config]) -> None:
+    """Results that are their source lead to it, results that are the truth to the truth, shuffled ones to neither."""
+    config = tiny("denoise-mnist")
+    samples = evaluation_set(config)
+    assert samples.truth is not None and samples.candidates is not None
+    assert torch.equal(samples.candidates[:COUNT], samples.truth) and len(samples.candidates) == 64
+    pipeline = Pipeline(config, Still())
+
+    def maps(x: Tensor) -> list[Tensor]:
+        return [torch.cat([1 + x, 1 - x], dim=1)]
+
+    for results, source, partner in ((samples.source.samples, 1, None), (samples.truth, None, 1)):
+        kept, chance = translation_figures(
+            pipeline, samples, results, None, lambda x: [torch.cat([1 + x, 1 - x], dim=1)]
+        )
+        assert source in (None, kept["source found"]) and partner in (None, kept["partner found"])
+        assert chance["source found"] < 0.2 and chance["partner found"] < 0.2
+        assert 0 <= kept["partner found of the source"] == chance["partner found of the source"] <= 1
+    assert kept["perceptual"] == 0 < kept["perceptual of the source"]
+    assert evaluation_set(tiny("fashion2mnist")).candidates is None

@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
 
 from flowferry import Pipeline
+from flowferry.configs.components import ImageFolderConfig
 from flowferry.configs.schema import Config
 from flowferry.datasets.builders import build_samplers
 from flowferry.pipelines.evaluation import reference
@@ -74,12 +76,34 @@ def test_samples_that_are_the_real_ones_have_the_figures_of_real_ones() -> None:
     assert moved["precision"] == 0 and moved["share of class 1"] == 1 and moved["class entropy"] == 0
 
 
-def test_points_are_their_own_features_and_images_without_classes_have_none(
+@pytest.mark.parametrize("other", [False, True])
+def test_images_of_one_name_in_both_folders_may_be_partners(
+    other: bool, tiny: Callable[..., Config], tmp_path: Path
+) -> None:
+    """Image k is of one gray, k on one side and 10 more on the other, where the pipeline is not trained on pairs."""
+    for side, shift in (("a", 0), ("b", 10)):
+        (tmp_path / side).mkdir()
+        for k in range(0, 200, 5):
+            Image.new("RGB", (16, 16), (k + shift,) * 3).save(tmp_path / side / f"{k}.png")
+    if other:
+        (tmp_path / "b" / "0.png").rename(tmp_path / "b" / "another.png")
+    sides = {name: ImageFolderConfig(root=str(tmp_path / root)) for name, root in (("source", "a"), ("target", "b"))}
+    samples = evaluation_set(replace(tiny("folders", shape=(3, 16, 16)), **sides), 3)
+    assert samples.truth is None
+    if other:
+        assert samples.candidates is None
+        return
+    assert samples.candidates is not None and len(samples.candidates) == 4
+    gray = 127.5 * (samples.candidates[:3] - samples.source.samples)
+    torch.testing.assert_close(gray, torch.full_like(gray, 10.0))
+
+
+def test_points_are_their_own_features_and_an_endless_stream_of_images_has_none(
     tiny: Callable[..., Config], tmp_path: Path
 ) -> None:
     config = tiny("moons")
     points = feature_extractor(config, evaluation_set(config, 2).test[1], data_root=tmp_path, folder=tmp_path)
-    assert points is not None and points.classifier is None
+    assert points is not None and points.network is points.maps is None
     x = torch.rand(5, 2)
     features, probabilities = points.extract(x)
     assert features is x and probabilities is None

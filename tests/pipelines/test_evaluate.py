@@ -66,7 +66,10 @@ def test_a_translation_is_measured_on_both_sides(translator: Path, capsys: pytes
     result, printed = result_of(translator), capsys.readouterr().out
     some = {"frechet", "kernel", "precision", "coverage", "memorization rate"}
     assert set(result["target"]) == set(result["real"]) >= some
-    assert set(result["translation"]) == set(result["shuffled"]) == {"distance", "mutual information", "round trip"}
+    kept = {"distance", "mutual information", "round trip", "source found"}
+    assert set(result["translation"]) == set(result["shuffled"]) == kept
+    assert result["among"] == {"source found": 64} and result["translation"]["source found"] > 0.5
+    assert result["untranslated"]["frechet"] > result["real"]["frechet"]
     assert (result["count"], result["data"]) == (64, weights.SYNTHETIC)
     assert result["weights_sha256"] == weights.digest(translator)  # although another solver is kept with them by now
     (file,) = (translator.parent / "classifiers").glob("synthetic-digits*")
@@ -248,7 +251,7 @@ def test_points_in_the_plane_are_their_own_features(tiny: Callable[..., Config],
     assert result["real"]["frechet"] < 0.1 < result["target"]["frechet"]
 
 
-def test_images_without_classes_are_reported_so_and_the_rest_is_measured(
+def test_images_without_classes_are_seen_by_an_encoder_that_needs_none(
     tiny: Callable[..., Config], runs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     photos = runs / "photos"
@@ -260,13 +263,15 @@ def test_images_without_classes_are_reported_so_and_the_rest_is_measured(
     folder = run_of(config, runs / "unlabeled")
     assert main(asked(folder, "--count", "16", "--steps", "1")) == 0
     result = result_of(folder)
-    assert result["features"].startswith("none: image-folder has fewer than two classes")
-    assert set(result["target"]) == {"memorization rate"} and result["translation"]["distance"] > 0
-    assert "none: image-folder has fewer than two classes" in capsys.readouterr().out
+    (file,) = (runs / "classifiers").glob("encoder-image-folder-*")
+    assert result["features"] == {"sha256": sha256(file), "trained on": "the target's images, without labels"}
+    assert set(result["target"]) == set(result["real"]) >= {"frechet", "kernel", "coverage", "memorization rate"}
+    assert result["real"]["frechet"] < result["target"]["frechet"] and "source found" in result["translation"]
+    assert f"encoder {sha256(file)[:12]}, trained on the target's images" in capsys.readouterr().out
 
 
 def test_one_class_is_as_good_as_none(tiny: Callable[..., Config], tmp_path: Path) -> None:
-    """All images in one sub-folder: a classifier of them would have nothing to learn."""
+    """All images in one sub-folder: a classifier of them would have nothing to learn, and an encoder is taken."""
     (tmp_path / "photos" / "all").mkdir(parents=True)
     for index in range(20):
         Image.new("RGB", (64, 64), (10 * index, 100, 50)).save(tmp_path / "photos" / "all" / f"{index}.png")
@@ -274,11 +279,39 @@ def test_one_class_is_as_good_as_none(tiny: Callable[..., Config], tmp_path: Pat
     folder = run_of(config, tmp_path / "runs" / "one class")
     assert main(asked(folder, "--steps", "1")) == 0  # as many as there are
     result = result_of(folder)
-    assert result["features"].startswith("none: image-folder has fewer than two classes")
+    assert "accuracy" not in result["features"] and "frechet" in result["target"]
     assert result["count"] == 18  # training images of the target, which the floor is of
+
+
+def test_images_too_small_for_an_encoder_are_reported_so(tiny: Callable[..., Config], tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    for index in range(20):
+        Image.new("RGB", (8, 8), (10 * index, 100, 50)).save(tmp_path / "photos" / f"{index}.png")
+    config = replace(tiny("folders", shape=(3, 8, 8)), target=ImageFolderConfig(root=str(tmp_path / "photos")))
+    folder = run_of(config, tmp_path / "runs" / "small")
+    assert main(asked(folder, "--count", "16", "--steps", "1")) == 0
+    result = result_of(folder)
+    assert result["features"].startswith("none: image-folder has no classes, and images too small")
+    assert set(result["target"]) == {"memorization rate"} and result["translation"]["distance"] > 0
     watched = replace(config, train=replace(config.train, eval_samples=16))
-    with pytest.raises(UserError, match="eval-samples: got 16 and 1 classes in the target image-folder"):
+    with pytest.raises(UserError, match="eval-samples: got 16 and images of image-folder without classes that are end"):
         Trainer(watched, tmp_path / "runs" / "watched", data_root=tmp_path)
+
+
+def test_pairs_are_shown_with_their_truth_and_what_copies_is_told(
+    tiny: Callable[..., Config], runs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An untrained network changes little, so that its results are no nearer to the truth than noisy digits are."""
+    folder = run_of(tiny("denoise-mnist"), runs / "denoise")
+    copied = evaluation_of(folder, lambda x: x, count=32)
+    result = copied.result([])
+    assert result["translation"]["psnr"] == result["translation"]["psnr of the source"]
+    assert any("no nearer to their truth than the source is: psnr" in note for note in result["notes"])
+    assert result["among"] == {"source found": 32, "partner found": 64}
+    figure = copied.figure(result, [])
+    assert figure is not None and figure.height == 20 + 3 * 58
+    perfect = evaluation_of(folder, lambda x: copied.evaluation_set.truth, count=32)  # type: ignore[arg-type, return-value]
+    assert "notes" not in perfect.result([])
 
 
 def test_too_few_for_any_figure_is_refused(

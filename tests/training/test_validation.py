@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +13,12 @@ from torch import Tensor, nn
 from flowferry import Pipeline
 from flowferry.configs.schema import Config
 from flowferry.datasets.builders import build_samplers
+from flowferry.models.encoder import Encoder
+from flowferry.pipelines.evaluation import metrics
+from flowferry.pipelines.evaluation.encoder import TrainedEncoder
+from flowferry.pipelines.evaluation.reference import FeatureExtractor
 from flowferry.pipelines.flow.conditions import Condition
+from flowferry.pipelines.training import validation
 from flowferry.pipelines.training.batches import draw_pairs
 from flowferry.pipelines.training.validation import HELD_OUT, Validation, held_out_loss
 
@@ -65,3 +71,31 @@ def test_pairs_are_compared_with_the_truth_while_training(
     assert figures.keys() == {"eval/loss", *expected}
     if paired:
         assert figures["eval/psnr_of_source"] == pytest.approx(20 * math.log10(1 / 0.5), abs=0.3)
+
+
+@pytest.mark.parametrize(
+    ("options", "perceived"), [({"best": "perceptual"}, True), ({"eval_samples": 8}, True), ({}, False)]
+)
+def test_pairs_are_perceived_where_that_is_asked_for(
+    options: dict[str, Any],
+    perceived: bool,
+    tiny: Callable[..., Config],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    encoder = Encoder(channels=1).eval()
+    extractor = FeatureExtractor(lambda x: (encoder.extract(x), None), TrainedEncoder(encoder, ""))
+    monkeypatch.setattr(validation, "feature_extractor", lambda *_, **__: extractor)
+    config = tiny("denoise-mnist")
+    config = replace(config, train=replace(config.train, **options))
+    test = build_samplers(config, data_root=tmp_path, split="test", device=torch.device("cpu"))
+    measured = Validation(config, test[1], test, tmp_path, tmp_path)
+    assert "perceptual" in measured.measured
+    figures = measured.measure(Pipeline(config))
+    assert ({"eval/perceptual", "eval/perceptual_of_source"} <= figures.keys()) == perceived
+    if perceived:
+        pairs = measured.pairs
+        distance = metrics.perceptual(encoder.maps, pairs.source.samples, pairs.truth)  # type: ignore[arg-type]
+        assert figures["eval/perceptual_of_source"] == pytest.approx(distance.mean().item())
+    else:
+        assert not any("perceptual" in tag for tag in figures)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -40,6 +41,26 @@ def test_each_image_of_a_small_source_is_translated_once(
     grids.samples_sheet(pipeline, source, "now")
     assert counts == [shown]
     assert len(grids.shown_sources(pipeline, source, 8)[0]) == min(8, size)
+
+
+@pytest.mark.parametrize("coupling", ["given", "independent"])
+def test_pairs_are_shown_with_their_truth(
+    coupling: str, tiny: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The truth of image k is k + 100, and the network adds 50."""
+    pipeline, drawn = Pipeline(tiny("folders", coupling=coupling, shape=(3, 8, 8))), []
+    numbers = torch.arange(40, dtype=torch.uint8)[:, None, None, None].expand(40, 3, 8, 8)
+    sides: Any = [InMemory(x, None, num_classes=0, device=torch.device("cpu")) for x in (numbers, numbers + 100)]
+    monkeypatch.setattr(pipeline, "translate", lambda x, labels, seed: x + 50 / 127.5)
+    monkeypatch.setattr(grids, "sheet", lambda rows, title, *, columns: drawn.extend(rows))
+    grids.samples_sheet(pipeline, sides[0], "now", target=sides[1])
+    kinds = ["source", "result", "truth"] if coupling == "given" else ["source", "result"]
+    assert [label for label, _ in drawn] == 3 * kinds
+    for first in range(0, len(drawn), len(kinds)):
+        before, after, *truth = (127.5 * (images + 1) for _, images in drawn[first : first + len(kinds)])
+        torch.testing.assert_close(after, before + 50)
+        for images in truth:
+            torch.testing.assert_close(images, before + 100)
 
 
 def test_an_image_of_a_small_source_is_shown_with_each_class(tiny: Callable[..., Config]) -> None:
