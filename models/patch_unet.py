@@ -93,6 +93,7 @@ class PatchUNet(Levels, Network):
 
     takes_classes = True
     trains_contiguous = True
+    stride: int
 
     def __init__(self, config: PatchUNetConfig, *, shape: tuple[int, ...], num_classes: int) -> None:
         super().__init__()

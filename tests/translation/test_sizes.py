@@ -143,7 +143,7 @@ def test_only_what_was_trained_on_crops_is_translated_at_its_own_size_unasked() 
         ({"size": "own", "resize": "fit"}, "--resize: got fit with --size own, expected one of the two"),
         ({"tile": 128}, "--tile: got 128 for images of the network's size, expected --size own"),
         ({"crops": True, "size": "network", "overlap": 8}, "--overlap: got 8 for images of the network's size"),
-        ({"size": "own", "tile": 30}, "tile: got 30 pixels, expected a multiple of 4"),
+        ({"size": "own", "tile": 30}, "tile: got 30 pixels, expected a multiple of 16"),
     ],
 )
 def test_what_makes_no_sense_is_refused(options: dict[str, object], told: str) -> None:
