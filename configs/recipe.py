@@ -39,7 +39,8 @@ class TrainConfig(Validated):
     max_steps: Annotated[int | None, Range(1)] = None
     """Stop after this many optimizer steps, if that comes sooner."""
     minutes: Annotated[float | None, Positive] = None
-    """Stop after this much training time, if that comes sooner; the learning-rate schedule adapts to it."""
+    """Stop after this much time, evaluations and checkpoints included, if that comes sooner; the learning-rate schedule
+    adapts to it."""
     epoch_size: Annotated[int, Range(1)] = 65536
     """Samples that count as one epoch where the target is an endless stream."""
     batch_size: Annotated[int, Range(1)] = 128
@@ -78,7 +79,8 @@ class TrainConfig(Validated):
     label_dropout: Annotated[float, Range(0, 1)] = 0.1
     """Probability that a sample's class is hidden from the network (class-conditioned pipelines)."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """Of forward and backward. auto: accelerate's own setting if it has one, else bf16 on a GPU that has it."""
+    """Of forward and backward. auto: accelerate's own setting if it has one, else bf16 where the device multiplies it,
+    such as GPUs and CPUs with AVX512_BF16 or AMX, and fp32 elsewhere."""
     threads: Annotated[int, Range(0)] = 0
     """CPU threads per process; 0: this machine's cores, divided among its processes."""
     checkpoint_epochs: Annotated[int, Range(0)] = 1
@@ -88,7 +90,8 @@ class TrainConfig(Validated):
     keep_checkpoints: Annotated[int, Range(2)] = 2
     """How many of the newest checkpoints to keep."""
     show_epochs: Annotated[int, Range(0)] = 1
-    """Evaluate and draw the sheets every this many epochs, and after the first; 0: only at the end."""
+    """Evaluate and draw the sheets every this many epochs, and after the first; 0: only at the end. Where `minutes` end
+    the run: also once 5 % of them are over, and later only as long as this takes less than 5 % of the time."""
     min_steps_apart: Annotated[int, Range(1)] = 100
     """Where epochs are short: take at least this many steps between two checkpoints, or two evaluations, that are due
     by epoch."""

@@ -2,6 +2,7 @@
 
 import logging
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -78,7 +79,7 @@ class Trainer:
         """Train to the end, or until a signal asks to stop; return the process's exit code."""
         parts = self.processes, self.train_step, self.progress
         self.checkpoints.resume(*parts, allow_changed_data=allow_changed_data)
-        self.pending.seconds = self.progress.seconds
+        self.pending.clock = self.progress.clock
         self.processes.log_main("%s", self.describe())
         if note := few_images.note(self.config, self.progress, self.train_step.target.size):
             self.processes.log_main("%s", note)
@@ -112,24 +113,27 @@ class Trainer:
     def loop(self, bar: tqdm) -> None:
         """Take steps to the end; read, evaluate and save when due. Raises NonFinite."""
         progress = self.progress
+        self.pending.restart_clock()
         if progress.should_evaluate():  # a signal left it to this run
             self.evaluate()
+            self.pending.pause()
             if self.config.train.best and progress.is_done:
                 self.save()
-        self.pending.restart_clock()
         while not (progress.is_done or self.processes.leaving):
             self.advance()
             save = progress.should_save()
             if not (self.pending.is_readable or save or progress.should_evaluate()):
                 continue
             values = self.read_steps()
+            show_progress(bar, progress.step, progress.expected_total, values)
             save = save or progress.is_done
             if progress.should_evaluate():
                 self.evaluate()
+                self.pending.pause()
             if save or self.processes.leaving:
                 self.save()
-            show_progress(bar, progress.step, progress.expected_total, values)
-            self.pending.restart_clock()
+            self.pending.pause()
+        progress.clock = self.pending.clock
 
     def advance(self) -> None:
         """Take one step, whose result stays on the device until `read_steps`."""
@@ -159,8 +163,8 @@ class Trainer:
                 self.logger.log_metrics(step, checked)
 
     def sync_state(self) -> None:
-        """Agree with the other processes on whether to stop, and on the training time so far."""
-        self.progress.seconds = self.processes.sync_state(self.pending.seconds)
+        """Agree with the other processes on whether to stop, and on the time so far."""
+        self.progress.clock = self.processes.sync_state(self.pending.clock)
 
     def dry_run(self) -> int:
         """Take one step in memory and log what `run` would train. Writes nothing. Returns the exit code."""
@@ -194,6 +198,8 @@ class Trainer:
                 self.logger.flush()  # last, because the next run does not draw again what was logged here
         self.train_step.model.train()
         self.sync_state()
+        if not self.processes.leaving:
+            self.progress.evaluated_at = self.progress.step  # on all processes, which evaluate together
 
     def fit_label_classifier(self) -> None:
         """Load or train the label classifier of the exported pipeline. A signal interrupts its training."""
@@ -216,7 +222,7 @@ class Trainer:
         if self.logger is not None:
             self.logger.flush()
         self.eval_pipeline.save_pretrained(self.folder / "model", step=self.progress.step)
-        self.checkpoints.save(self.train_step, self.progress)
+        self.checkpoints.save(self.train_step, replace(self.progress, clock=self.pending.clock))
 
     def rescue(self, problem: BadFiles) -> Exception:
         """Save the steps that were taken before `problem` came up; return it, or what prevented that.
@@ -225,7 +231,7 @@ class Trainer:
         """
         try:
             self.log_steps(self.pending.pop_metrics())
-            self.progress.seconds = self.pending.seconds
+            self.progress.clock = self.pending.clock
             image_lists.forget_sizes(self.checkpoints.images, self.config, problem.folders)
             if self.processes.is_main and self.progress.step > 0:
                 self.write()

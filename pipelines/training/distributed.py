@@ -23,6 +23,7 @@ from flowferry.pipelines.hardware import best_device, has_bf16, keep_freed_memor
 from flowferry.pipelines.storage.files import try_flush
 from flowferry.pipelines.storage.lock import FolderLock
 from flowferry.pipelines.training.environment import asked_precision, ignored_accumulation, launched
+from flowferry.pipelines.training.progress import Clock
 from flowferry.pipelines.training.signals import SignalHandler
 
 log = logging.getLogger("flowferry")
@@ -77,14 +78,14 @@ class Processes:
         finally:
             lock.release()
 
-    def sync_state(self, seconds: float) -> float:
-        """Agree on `leaving`, and return the main process's `seconds` on all processes."""
-        received = self.signals.received
-        mine = [float(received == SIGINT), float(received == SIGTERM), seconds if self.is_main else 0.0]
+    def sync_state(self, clock: Clock) -> Clock:
+        """Agree on `leaving`, and return the main process's `clock` on all processes."""
+        received, nothing = self.signals.received, Clock()
+        mine = [float(received == SIGINT), float(received == SIGTERM), *(clock if self.is_main else nothing)]
         everyone = self.accelerator.reduce(torch.tensor(mine, device=self.accelerator.device), "sum")
-        interrupted, terminated, agreed = everyone.tolist()
+        interrupted, terminated, *agreed = everyone.tolist()
         self.leaving = SIGTERM if terminated else SIGINT if interrupted else 0
-        return agreed
+        return Clock(*agreed)
 
     def on_main(self, do: Callable[[], T]) -> T:
         """Return on all processes what `do()` returns, called on the main process alone. It must be picklable."""

@@ -41,6 +41,7 @@ def report_finish(folder: Path, progress: Progress, processes: Processes) -> int
     if signal := processes.leaving:
         processes.log_main("stopped by a signal: step %d is saved; the same command resumes there", progress.step)
         return 128 + signal
-    message = "trained to step %d in %.1f minutes: weights in %s"
-    processes.log_main(message, progress.step, progress.seconds / 60, folder / "model")
+    paused = progress.clock.paused / 60
+    message = "trained to step %d in %.1f minutes, %.1f of them for evaluations and checkpoints: weights in %s"
+    processes.log_main(message, progress.step, progress.clock.seconds / 60 + paused, paused, folder / "model")
     return 0

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from flowferry.pipelines.training.nonfinite import Metrics
+from flowferry.pipelines.training.progress import Clock
 
 RUN_AHEAD = 16  # steps that the host hands to a GPU before it waits for their results
 
@@ -20,10 +21,10 @@ class Taken(NamedTuple):
 
 
 class PendingSteps:
-    """The steps since the last reading, and the seconds of training itself so far, on this process."""
+    """The steps since the last reading, and the seconds so far on this process: of training itself, and of pauses."""
 
     def __init__(self, batch_size: int) -> None:
-        self.batch_size, self.seconds = batch_size, 0.0
+        self.batch_size, self.clock = batch_size, Clock()
         self._steps: list[Taken] = []
         self._since = perf_counter()
 
@@ -44,8 +45,9 @@ class PendingSteps:
         results = torch.stack([step.result for step in self._steps]).tolist()
         now = perf_counter()
         seconds, self._since = now - self._since, now
-        self.seconds += seconds
-        speed = {"perf/images_per_second": self.batch_size * len(results) / seconds, "perf/minutes": self.seconds / 60}
+        self.clock = self.clock._replace(seconds=self.clock.seconds + seconds)
+        minutes = self.clock.seconds / 60
+        speed = {"perf/images_per_second": self.batch_size * len(results) / seconds, "perf/minutes": minutes}
         rows = [
             (step.number, {"train/loss": loss, "train/lr": step.lr, "train/grad_norm": norm, **speed})
             for step, (loss, norm) in zip(self._steps, results, strict=True)
@@ -54,5 +56,12 @@ class PendingSteps:
         return rows
 
     def restart_clock(self) -> None:
-        """Start the clock again: the time since the last reading was not spent on training."""
+        """Start the clock again: the time since the last reading does not count."""
         self._since = perf_counter()
+
+    def pause(self) -> None:
+        """Count the time since the last reading as a pause: it was spent on an evaluation, pictures or a checkpoint."""
+        now = perf_counter()
+        seconds, self._since = now - self._since, now
+        _, paused, longest = self.clock
+        self.clock = self.clock._replace(paused=paused + seconds, longest_pause=max(longest, seconds))

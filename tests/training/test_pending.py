@@ -9,6 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from flowferry.pipelines.train import Trainer
 from flowferry.pipelines.training import pending
 from flowferry.pipelines.training.pending import RUN_AHEAD, PendingSteps
+from flowferry.pipelines.training.progress import Clock
 from tiny_runs import assert_same_tensors, config_of, metrics, trained
 
 
@@ -36,12 +37,24 @@ def test_each_step_has_its_own_metrics_and_they_share_the_time(clock):
     clock.append(1.5)
     ((number, values),) = steps.pop_metrics()
     assert (number, values["train/loss"], values["perf/images_per_second"]) == (3, 3.0, 32 / 1.5)
-    assert steps.seconds == 2.0 and values["perf/minutes"] == 2.0 / 60
+    assert steps.clock == (2.0, 0.0, 0.0) and values["perf/minutes"] == 2.0 / 60
+
+
+def test_pauses_count_but_not_for_the_speed(clock):
+    steps = PendingSteps(batch_size=8)
+    for pause in (3.0, 1.0):
+        steps.add(1, 0.1, torch.zeros(2))
+        clock.append(0.5)
+        ((_, values),) = steps.pop_metrics()
+        clock.append(pause)
+        steps.pause()
+        assert values["perf/images_per_second"] == 16
+    assert steps.clock == Clock(seconds=1.0, paused=4.0, longest_pause=3.0)
 
 
 def test_the_seconds_of_a_resumed_run_go_on(clock):
     steps = PendingSteps(batch_size=1)
-    steps.seconds = 60.0
+    steps.clock = Clock(60.0)
     steps.add(1, 0.1, torch.zeros(2))
     clock.append(30.0)
     ((_, values),) = steps.pop_metrics()

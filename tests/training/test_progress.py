@@ -7,7 +7,7 @@ import pytest
 
 from flowferry.configs.presets import PIPELINES
 from flowferry.configs.recipe import TrainConfig
-from flowferry.pipelines.training.progress import Progress
+from flowferry.pipelines.training.progress import SHARE, Clock, Progress
 from tiny_runs import config_of, metrics, trained
 
 PLAN = TrainConfig(epochs=6, show_epochs=0, checkpoint_epochs=0, min_steps_apart=1)
@@ -25,17 +25,47 @@ def test_the_total_is_all_epochs_or_the_steps_that_are_allowed(max_steps, total)
 def test_the_fraction_is_that_of_the_steps_or_of_the_minutes_whichever_is_further():
     progress = progress_of(minutes=2.0)
     for step, seconds, fraction in ((0, 0, 0), (6, 0, 0.25), (6, 60, 0.5), (18, 60, 0.75), (1, 119, 119 / 120)):
-        progress.step, progress.seconds = step, seconds
+        progress.step, progress.clock = step, Clock(seconds)
         assert progress.fraction == pytest.approx(fraction) and not progress.is_done
     for step, seconds in ((24, 0), (1, 120), (30, 0), (24, 500)):
-        progress.step, progress.seconds = step, seconds
+        progress.step, progress.clock = step, Clock(seconds)
         assert progress.fraction == 1 and progress.is_done
 
 
 def test_without_minutes_time_does_not_count():
     progress = progress_of()
-    progress.seconds = 1e9
+    progress.clock = Clock(1e9, 1e9, 1e9)
     assert progress.fraction == 0 and not progress.is_done
+
+
+def test_the_minutes_are_those_that_the_user_waits_and_half_of_them_are_for_training():
+    progress = progress_of(minutes=10.0)
+    progress.clock = Clock(seconds=480.0, paused=90.0, longest_pause=30.0)  # 600 with the pause at the end
+    assert progress.is_done
+    progress.clock = Clock(seconds=479.0, paused=90.0, longest_pause=30.0)
+    assert progress.fraction == pytest.approx(479 / 480) and not progress.is_done
+    for seconds, done in ((299.0, False), (300.0, True)):
+        progress.clock = Clock(seconds, paused=1000.0, longest_pause=500.0)
+        assert progress.is_done == done
+
+
+@pytest.mark.parametrize("cost", [0.1, 3.0, 20.0, 60.0])
+@pytest.mark.parametrize("step_seconds", [0.05, 1.0, 2.5])
+def test_a_run_of_ten_minutes_takes_ten_minutes_with_its_evaluations(step_seconds, cost):
+    """A run of 31 steps an epoch, each step and each evaluation as long as the others."""
+    progress = progress_of(31, epochs=100_000, minutes=10.0, show_epochs=1, min_steps_apart=100)
+    clock, evaluated = Clock(), []
+    while not progress.is_done:
+        progress.step += 1
+        progress.clock = clock = clock._replace(seconds=clock.seconds + step_seconds)
+        if progress.should_evaluate():
+            evaluated.append(sum(clock[:2]))
+            progress.evaluated_at = progress.step
+            clock = Clock(clock.seconds, clock.paused + cost, cost)
+    assert evaluated[0] <= SHARE * 600 + step_seconds
+    assert evaluated[-1] + cost <= 600 + step_seconds and len(evaluated) >= 2
+    assert clock.paused <= SHARE * 600 + 2 * cost
+    assert evaluated[-1] + cost >= 600 - cost - step_seconds
 
 
 def due(progress: Progress, what: str) -> list[int]:
@@ -109,9 +139,9 @@ def test_nothing_is_due_before_the_first_step():
 
 def test_an_end_by_the_clock_is_evaluated():
     progress = progress_of(minutes=1.0)
-    progress.step, progress.seconds = 2, 59.0
+    progress.step, progress.clock = 2, Clock(59.0)
     assert not progress.should_evaluate()
-    progress.seconds = 60.0
+    progress.clock = Clock(60.0)
     assert progress.should_evaluate()
 
 
@@ -124,7 +154,7 @@ def test_the_caption_says_when():
 def test_the_expected_total_follows_the_clock():
     progress = progress_of(minutes=2.0)
     for step, seconds, expected in ((6, 0, 24), (6, 30, 24), (6, 60, 12), (5, 90, 7), (5, 120, 5), (24, 0, 24)):
-        progress.step, progress.seconds = step, seconds
+        progress.step, progress.clock = step, Clock(seconds)
         assert progress.expected_total == expected
 
 
@@ -135,20 +165,23 @@ def test_the_length_is_told_in_a_few_words():
 
 def test_a_resumed_run_is_as_far_as_it_was_and_repeats_evaluations_past_its_checkpoint():
     before, after = progress_of(show_epochs=1), progress_of(show_epochs=1)
-    before.step, before.seconds, before.skipped = 8, 12.5, 3
+    before.step, before.clock, before.skipped = 8, Clock(12.5, 2.0, 1.5), 3
     after.load(json.loads(json.dumps(before.state())), evaluated_at=12)
-    assert (after.step, after.seconds, after.skipped, after.evaluated_at) == (8, 12.5, 3, 8)
+    assert (after.step, after.clock, after.skipped, after.evaluated_at) == (8, before.clock, 3, 8)
     assert not after.should_evaluate()
     after.step = 12
     assert after.should_evaluate()
     after.load(before.state(), evaluated_at=4)
     assert after.evaluated_at == 4 and after.should_evaluate()
+    after.load({"step": 8, "seconds": 12.5, "skipped": 3}, evaluated_at=8)  # by version 0.3
+    assert after.clock == Clock(12.5, 0.0, 0.0)
 
 
 def test_the_minutes_end_training_and_bring_the_schedule_with_them(tiny, tmp_path):
     config = config_of(tiny, None, minutes=1.5 / 60, epochs=100000, schedule="linear", lr_final=0.0)
     trainer = trained(config, tmp_path)
-    assert 1.5 <= trainer.progress.seconds < 6
+    clock = trainer.progress.clock
+    assert clock.seconds + clock.paused >= 1.5 and 0.75 <= clock.seconds < 6
     rates = [row["train/lr"] for row in metrics(tmp_path)]
     assert rates == sorted(rates, reverse=True)
     assert rates[0] == config.train.lr and rates[-1] < 0.5 * config.train.lr
