@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import tyro
 from tyro.conf import AvoidSubcommands, FlagCreatePairsOff
 
+from flowferry.configs.labels import folders_of
 from flowferry.configs.locations import unknown_pipeline
 from flowferry.configs.options import TrainOptions
 from flowferry.configs.parse_errors import errors_in_one_line
@@ -29,7 +30,7 @@ def parse_train(argv: Sequence[str]) -> TrainOptions:
     peek = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     peek.add_argument("--pipeline", default="")
     peek.add_argument("--quick", action="store_true")
-    for name in [*COMPONENTS, "source.root", "target.root"]:
+    for name in [*COMPONENTS, "root", "source.root", "target.root", "layout", "direction"]:
         peek.add_argument(f"--{name}")
     try:
         seen, _ = peek.parse_known_args(argv)
@@ -40,11 +41,35 @@ def parse_train(argv: Sequence[str]) -> TrainOptions:
     for name in COMPONENTS:
         if (kind := getattr(seen, name)) is not None:
             config = replace(config, **{name: pick_component(f"--{name}", name, kind)()})
-    for name in ("source", "target"):  # a folder that is named needs no stand-in
-        if (root := getattr(seen, f"{name}.root")) and hasattr(component := getattr(config, name), "root"):
-            config = replace(config, **{name: replace(component, root=root)})
+    config = with_folders(config, seen)
     config = smoke_test(config) if seen.quick else config
     return parse(TrainOptions, argv, "train", default=TrainOptions(pipeline=seen.pipeline, config=config))
+
+
+def with_folders(config: Config, seen: argparse.Namespace) -> Config:
+    """Return `config` with the folders that the options name, which need no stand-in, and with their layouts.
+
+    Raises UserError for a folder of both sides where neither is a folder, and for a direction between two folders.
+    """
+    sides = folders_of(config)
+    roots = {name: getattr(seen, f"{name}.root") or seen.root or side.root for name, side in sides.items()}
+    if seen.layout == "side-by-side" and len(given := set(filter(None, roots.values()))) == 1:
+        roots = dict.fromkeys(roots, *given)
+    if seen.root and not sides:
+        raise UserError(f"--root: got {seen.root} for {config.name}, expected a pipeline with a folder, such as paired")
+    layouts = dict.fromkeys(sides, seen.layout) if seen.layout else {name: side.layout for name, side in sides.items()}
+    if seen.layout == "side-by-side":
+        layouts = {"source": "left", "target": "right"}
+    if seen.direction == "BtoA":
+        if len(set(roots.values())) != 1 or any(layout in ("A", "B") or "{" in layout for layout in layouts.values()):
+            raise UserError(
+                "--direction: got BtoA, expected one folder of both sides (--root) whose layout is auto or "
+                "side-by-side; of others, exchange --source.root and --target.root, or the two layouts"
+            )
+        one, other = ("right", "left") if seen.layout == "side-by-side" else ("B", "A")
+        layouts = {"source": one, "target": other}
+    changed = {name: replace(side, root=roots[name], layout=layouts[name]) for name, side in sides.items()}
+    return replace(config, **changed)  # type: ignore[arg-type]
 
 
 def named_config(pipeline: str) -> Config:

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import Annotated, ClassVar, Literal, Optional
 
 from flowferry.configs.images import ReadConfig
-from flowferry.configs.validation import Positive, Range, Validated
+from flowferry.configs.layouts import check_layout
+from flowferry.configs.validation import Positive, Range, UserError, Validated
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +36,16 @@ class AugmentConfig(Validated):
     cutout: Annotated[int, Range(0)] = 0
     """Cover a random square, this many pixels wide, with black."""
     shifted: Annotated[int, Range(0, 16)] = 0
-    """Shift by up to this many pixels vertically and horizontally, with black behind."""
+    """Shift by up to this many pixels vertically and horizontally."""
+    behind: Literal["black", "mirror"] = "black"
+    """What a shift leaves behind: black, or the image mirrored at its edge."""
+    zoomed: Annotated[float, Range(1, 4)] = 1.0
+    """Enlarge a part of the image, chosen at random, to the whole, by a random factor of up to this."""
+
+    @property
+    def changes(self) -> bool:
+        """Whether images are changed at all."""
+        return bool(self.mirrored or self.cutout or self.shifted or self.zoomed > 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,6 +160,14 @@ class ImageFolderConfig(ReadConfig, SamplerComponent):
     kind: Literal["image-folder"] = field(default="image-folder", init=False)
     root: str = ""
     """The folder."""
+    layout: str = "auto"
+    """Which of its files are this side's, as a pattern of their paths without endings: {name} is what partners have in
+    common, {split} is train, val or test, and a [left] or [right] at the end takes that half of each picture. So
+    {name}_A, {split}A/{name}, A/{split}/{name}, {name}[left]. Or A or B, left or right: the pattern of the first or the
+    second side is found in the folder; auto does so too, A for the source and B for the target where both have the same
+    folder."""
+    shorter_side: Annotated[int, Range(0)] = 0
+    """With the resize crop: scale each image first so that its shorter side has this many pixels; 0: do not scale."""
     classes: tuple[str, ...] = ()
     """Names of the sub-folders in the order of their labels; none: alphabetical, but numbers by their value."""
     follow_links: bool = False
@@ -159,7 +177,11 @@ class ImageFolderConfig(ReadConfig, SamplerComponent):
     on_bad_file: Literal["stop", "skip"] = "stop"
     """When an image file cannot be read: stop and name it, or leave it out; for that, all files are decoded once before
     the first step."""
-    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    augment: AugmentConfig = field(default_factory=lambda: AugmentConfig(behind="mirror"))
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_layout(self.layout)
 
 
 SamplerConfig = (
@@ -181,3 +203,14 @@ SamplerConfig = (
 def augmentation_of(component: SamplerConfig) -> AugmentConfig:
     """Return how a component's training images are changed at random: not at all where it has no such option."""
     return getattr(component, "augment", AugmentConfig())
+
+
+def check_alike(source: SamplerConfig, target: SamplerConfig) -> None:
+    """Raise UserError where the two sides of pairs would be changed at random or cropped in other ways."""
+    one, other = augmentation_of(source), augmentation_of(target)
+    if one != other and (one.changes or other.changes):
+        raise UserError(f"coupling given: got {one} and {other}, expected both to be augmented alike")
+    crops = [(getattr(side, "resize", ""), getattr(side, "shorter_side", 0)) for side in (source, target)]
+    if crops[0] != crops[1] and "crop" in (crops[0][0], crops[1][0]):
+        got = " and ".join(f"resize {resize} with shorter_side {side}" for resize, side in crops)
+        raise UserError(f"coupling given: got {got}, expected both to be cropped alike")

@@ -11,11 +11,13 @@ from flowferry.configs.validation import Range, UserError, Validated
 class ReadConfig(Validated):
     """How an image file becomes an 8-bit image of the network's size."""
 
-    resize: Literal["fit", "fill", "stretch", "none"] = "fit"
+    resize: Literal["fit", "fill", "stretch", "crop", "none"] = "fit"
     """How to bring an image to the pipeline's size: fit all of it inside a border, fill with its middle, stretch it,
-    or none: accept only that size."""
-    background: str = "black"
-    """Color behind transparent images and of borders: a name such as white, or #rrggbb."""
+    crop: cut a part of that size out of it, in training anywhere, else in its middle; or none: accept only that
+    size."""
+    background: str = "auto"
+    """Color behind transparent images and of borders: a name such as white, or #rrggbb. auto: white behind transparent
+    images, but black where nothing could be seen on white; and black around others."""
     range: tuple[float, float] | None = None
     """Which values of images of more than 8 bits are black and white, such as 0 4095 for 12-bit data. None: as their
     TIFF tags say, else 0 and 65535 of integers, 0 and 1 of floating-point numbers."""

@@ -32,6 +32,13 @@ class TrainOptions:
     """Load everything, take one step in memory, print what would be trained and exit; nothing is written."""
     allow_changed_data: bool = False
     """Go on with a run although image files of its folders were added, removed or changed since."""
+    root: str | None = None
+    """One folder that holds both sides: short for --source.root and --target.root."""
+    layout: Annotated[str | None, arg(metavar="{None,auto,side-by-side}|PATTERN")] = None
+    """How it is laid out: auto finds it out; side-by-side: the halves of each picture; or a pattern for both sides.
+    Short for --source.layout and --target.layout, which explain patterns."""
+    direction: Literal["AtoB", "BtoA"] = "AtoB"
+    """Which side of that folder is the source: the first, such as trainA, x_A.png or the left half, or the second."""
     source_kind: Annotated[str | None, arg(name="source")] = None
     """Another source for the pipeline, by its kind; its own options follow as --source.OPTION."""
     target_kind: Annotated[str | None, arg(name="target")] = None

@@ -1,8 +1,10 @@
-"""The names of version 0.1 that are still read, from configurations and from command lines."""
+"""What older versions wrote otherwise and is still read, from configurations and from command lines."""
 
 from collections.abc import Sequence
 from copy import deepcopy
 from typing import Any
+
+from flowferry.configs.layouts import PLAIN
 
 RENAMED = {
     "classes": "num_classes",
@@ -19,7 +21,10 @@ RENAMED_KINDS = {
 
 
 def with_current_names(data: dict[str, Any]) -> dict[str, Any]:
-    """Return a copy of a configuration's dictionary in which entries of version 0.1 have the names of today."""
+    """Return a copy of a configuration's dictionary in which entries of older versions are as they are today.
+
+    Those of version 0.1 get the names of today. Image folders without a layout were read as they lay.
+    """
     data = deepcopy(data)
     for old, new in RENAMED.items():
         *outer, old_name = old.split(".")
@@ -28,6 +33,12 @@ def with_current_names(data: dict[str, Any]) -> dict[str, Any]:
             entries = entries.get(name) if isinstance(entries, dict) else None
         if isinstance(entries, dict) and old_name in entries:
             entries.setdefault(new.rpartition(".")[2], entries.pop(old_name))
+    for side in ("source", "target"):
+        folder = data.get(side)
+        if isinstance(folder, dict) and folder.get("kind") == "image-folder":
+            folder.setdefault("layout", PLAIN)
+            if isinstance(augment := folder.get("augment"), dict) and not augment.get("shifted"):
+                augment.setdefault("behind", "mirror")  # as a new run has it: without a shift there is nothing behind
     return data
 
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, get_args
 
 import dacite
 
-from flowferry.configs.components import GaussianConfig, SamplerConfig, augmentation_of
+from flowferry.configs.components import GaussianConfig, SamplerConfig, check_alike
 from flowferry.configs.networks import ModelConfig
 from flowferry.configs.recipe import SolverConfig, TrainConfig
 from flowferry.configs.renames import RENAMED_KINDS, with_current_names
@@ -72,9 +72,8 @@ class Config(Validated):
             raise UserError(f"solver {self.solver.name}: got {self.source}, expected the source {GaussianConfig()}")
         if self.solver.source_noise and self.source.is_noise:
             raise UserError(f"solver source_noise: got the source {self.source.kind}, expected images")
-        source, target = augmentation_of(self.source), augmentation_of(self.target)
-        if self.is_paired and not self.source.from_target and source != target:
-            raise UserError(f"coupling given: got {source} and {target}, expected both to be augmented alike")
+        if self.is_paired and not self.source.from_target:
+            check_alike(self.source, self.target)
 
     @property
     def is_image(self) -> bool:

@@ -10,15 +10,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from flowferry.configs.components import AugmentConfig, ImageFolderConfig, SamplerConfig, augmentation_of
+from flowferry.configs.components import ImageFolderConfig, SamplerConfig, augmentation_of
 from flowferry.configs.schema import Config
 from flowferry.configs.validation import UserError
 from flowferry.datasets.bad_files import CollectedBadFiles
 from flowferry.datasets.base import Labeled, Sampler
 from flowferry.datasets.classes import check_same_classes
 from flowferry.datasets.downloads import DOWNLOADS, Download, downloaded
-from flowferry.datasets.image_folder import common_stems, image_folder, pair_name, unreadable_images
+from flowferry.datasets.image_folder import image_folder, unreadable_images
 from flowferry.datasets.in_memory import InMemory
+from flowferry.datasets.pairs import check_same_sizes, common_names
 from flowferry.datasets.synthetic import draw_colors, draw_digits, draw_garments
 from flowferry.datasets.toy import Gaussian, GaussianRing, Moons
 from flowferry.datasets.wrappers import Augmented, Noisy
@@ -36,7 +37,7 @@ class Request(NamedTuple):
     split: Split
     device: torch.device
     only: frozenset[str] | None = None
-    """Of image folders: the stems of the images that have a partner; None: all images."""
+    """Of image folders: the `Member.pair_name` of the images that have a partner; None: all images."""
     skipped: frozenset[str] | None = None
     """Of image folders: the relative paths of the images to leave out; None: those that cannot be read, if it skips."""
 
@@ -96,7 +97,7 @@ def build_sampler(
     sampler = SAMPLERS[config.kind](config, Request(tuple(shape), Path(data_root), split, device, only, skipped))
     if tuple(sampler.shape) != tuple(shape):
         raise UserError(f"{config.kind}: got samples of shape {sampler.shape}, expected the pipeline's {shape}")
-    if split == "train" and (augment := augmentation_of(config)) != AugmentConfig():
+    if split == "train" and (augment := augmentation_of(config)).changes:
         assert isinstance(sampler, Labeled), "those that can be augmented can be asked for labels"
         return Augmented(sampler, augment)
     return sampler
@@ -124,7 +125,7 @@ class Usable(NamedTuple):
     """Which images of a pipeline's folders to take."""
 
     pairs: frozenset[str] | None
-    """The stems (relative paths without endings) of the images that are whole pairs; None: not two paired folders."""
+    """The `Member.pair_name` of the images that are whole pairs; None: not two paired folders."""
     bad_sources: frozenset[str]
     """The relative paths of the images that cannot be read and are skipped."""
     bad_targets: frozenset[str]
@@ -137,15 +138,17 @@ def usable_images(config: Config) -> Usable:
     Raises UserError where there are no pairs, or images without a partner that are not allowed.
     """
     check_same_classes(config)
-    pairs = paired_stems(config) if config.is_paired else None
+    pairs = paired_names(config) if config.is_paired else None
     folders = [side if isinstance(side, ImageFolderConfig) else None for side in (config.source, config.target)]
-    bad = [unreadable_images(side, config.shape, pairs) if side else frozenset() for side in folders]
-    broken = frozenset(pair_name(name) for names in bad for name in names)
+    bad = [unreadable_images(side, config.shape, pairs) if side else [] for side in folders]
+    broken = frozenset(one.pair_name for some in bad for one in some)
     if pairs and broken:
         message = "coupling given: left out %d of %d pairs, of which an image cannot be read"
         log.warning(message, len(broken), len(pairs))
         pairs -= broken
-    return Usable(pairs, *bad)
+    if pairs:
+        check_same_sizes(config, pairs)
+    return Usable(pairs, *(frozenset(one.path for one in some) for some in bad))
 
 
 def build_samplers(
@@ -204,8 +207,8 @@ def check_pair(config: Config, source: Sampler, target: Sampler) -> None:
         )
 
 
-def paired_stems(config: Config) -> frozenset[str] | None:
-    """Return the stems that two image folders share; None where source and target are not both folders."""
+def paired_names(config: Config) -> frozenset[str] | None:
+    """Return the names that two image folders share; None where source and target are not both folders."""
     if isinstance(config.source, ImageFolderConfig) and isinstance(config.target, ImageFolderConfig):
-        return common_stems(config.source, config.target, allow_unmatched=config.allow_unmatched)
+        return common_names(config.source, config.target, allow_unmatched=config.allow_unmatched)
     return None

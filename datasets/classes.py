@@ -8,12 +8,8 @@ from flowferry.configs.names import natural_order, numbered, one_line, same_form
 from flowferry.configs.schema import Config
 from flowferry.configs.validation import UserError
 from flowferry.datasets.couplings import MATCHES_LABELS
-from flowferry.datasets.image_folder import (
-    checked_classes,
-    class_names,
-    list_folder,
-    list_images,
-)
+from flowferry.datasets.image_folder import checked_classes, class_names
+from flowferry.datasets.members import Member, files_of, members_among, members_of
 
 
 def name_classes(config: Config, before: Config | None, tell: Callable[[str], None]) -> Config:
@@ -24,11 +20,11 @@ def name_classes(config: Config, before: Config | None, tell: Callable[[str], No
     where labels of two folders are compared whose names differ.
     """
     for what, folder in folders_of(config).items():
-        listed, skipped = list_folder(folder)
-        names = listed.values()
+        paths, skipped = files_of(folder)
+        members = members_among(paths, folder)
         if skipped:
             tell(f"{what} {folder.root}: {skipped}")
-        asked = checked_classes(folder, names) if folder.classes else known_order(config, before, what, names)
+        asked = checked_classes(folder, members) if folder.classes else known_order(config, before, what, members)
         config = replace(config, **{what: replace(folder, classes=asked)})  # type: ignore[arg-type]
     check_same_classes(config)
     named = {f" of the {what}": folder.classes for what, folder in folders_of(config).items() if folder.classes}
@@ -39,12 +35,12 @@ def name_classes(config: Config, before: Config | None, tell: Callable[[str], No
     return config
 
 
-def known_order(config: Config, before: Config | None, what: str, names: Collection[str]) -> tuple[str, ...]:
-    """Return the classes of the images `names` in the order that the run or the other folder has, else the natural one.
+def known_order(config: Config, before: Config | None, what: str, images: Collection[Member]) -> tuple[str, ...]:
+    """Return the classes of `images` in the order that the run or the other folder has, else the natural one.
 
     A run of version 0.2 or older kept no names; its order was alphabetical.
     """
-    found = class_names(names)
+    found = class_names(images)
     orders = []
     if before is not None and what in (started := folders_of(before)):
         orders.append(started[what].classes or tuple(sorted(found)))
@@ -58,7 +54,7 @@ def other_classes(config: Config) -> str:
     folders = list(folders_of(config).values())
     if len(folders) < 2:
         return ""
-    names = [f.classes or tuple(sorted(class_names(list_images(f).values()))) for f in folders]
+    names = [f.classes or tuple(sorted(class_names(members_of(f)))) for f in folders]
     if not all(names) or names[0] == names[1]:
         return ""
     return " and ".join(f"{one_line(n)} in {f.root}" for n, f in zip(names, folders, strict=True))

@@ -2,12 +2,14 @@
 
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from PIL import Image
 from tqdm import tqdm
 
 from flowferry.datasets.bad_files import BadFiles, Unreadable
+from flowferry.datasets.framing import Size
 from flowferry.datasets.image_formats import FORMATS
 from flowferry.datasets.look_ahead import look_ahead
 from flowferry.datasets.streaming import ImageFiles
@@ -26,6 +28,28 @@ def check_headers(files: ImageFiles) -> None:
 def decode_all(files: ImageFiles) -> Unreadable:
     """Return which files cannot be decoded. Keeps no image."""
     return find_unreadable(files, lambda index: defect(files, index), threads=min(READERS, os.cpu_count() or 1))
+
+
+def memory_of(files: ImageFiles) -> int:
+    """Return how many bytes all images take in memory as uint8; where they are cropped, as their headers say."""
+    channels, height, width = files.shape
+    if not files.crops:
+        return len(files) * channels * height * width
+    return sum(channels * width * height for width, height in sizes_of(files))
+
+
+def sizes_of(files: ImageFiles) -> list[Size]:
+    """Return the (width, height) of each image that crops are taken from; (0, 0) for one that cannot be read."""
+    return list(look_ahead(partial(size_of, files), range(len(files)), threads=READERS, depth=AHEAD))
+
+
+def size_of(files: ImageFiles, index: int) -> Size:
+    """Return the (width, height) of an image that crops are taken from, from its header, or else by decoding it."""
+    try:
+        return files.size(index)
+    except Exception:  # Pillow's plugins raise all sorts of errors on broken files
+        decoded = files.whole(index)
+        return (0, 0) if isinstance(decoded, str) else (decoded.shape[2], decoded.shape[1])
 
 
 def find_unreadable(files: ImageFiles, defect_of: Callable[[int], str | None], *, threads: int) -> Unreadable:

@@ -14,8 +14,9 @@ def boxes(size: Size, frame: Size, resize: str) -> tuple[Box, Box]:
     """Return which part of an image of `size` is used, and to which part of a frame of size `frame` it is scaled.
 
     resize: "fit" scales all of the image into the middle of the frame, as large as it fits; "fill" scales as much of
-    the image's middle as fills the frame; "stretch" scales all of the image to the whole frame; "none" accepts only
-    images of the frame's size. Raises UserError for an image of another size with "none".
+    the image's middle as fills the frame; "stretch" scales all of the image to the whole frame; "crop" takes the
+    image's middle as it is, of a smaller image as "fill" does; "none" accepts only images of the frame's size. Raises
+    UserError for an image of another size with "none".
     """
     (w, h), (width, height) = size, frame
     whole_image, whole_frame = (0, 0, w, h), (0, 0, width, height)
@@ -24,10 +25,17 @@ def boxes(size: Size, frame: Size, resize: str) -> tuple[Box, Box]:
     if resize == "fit":
         scale = min(width / w, height / h)
         return whole_image, centered((max(1, round(w * scale)), max(1, round(h * scale))), frame)
-    if resize == "fill":
-        scale = min(w / width, h / height)
+    if resize in ("fill", "crop"):
+        scale = min(w / width, h / height, *[1.0] * (resize == "crop"))
         return centered((max(1, round(width * scale)), max(1, round(height * scale))), size), whole_frame
     return whole_image, whole_frame
+
+
+def half_of(image: Image.Image, half: str | None) -> Image.Image:
+    """Return the "left" or the "right" half of an image, without the middle column of an odd number; None: all."""
+    width, height = image.size
+    left = {None: 0, "left": 0, "right": width - width // 2}[half]
+    return image if half is None else image.crop((left, 0, left + width // 2, height))
 
 
 def centered(size: Size, frame: Size) -> Box:

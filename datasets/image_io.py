@@ -1,16 +1,18 @@
 """Read image files of any accepted format: as 8-bit gray or RGB, upright, in sRGB, at the size of a network."""
 
+from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from PIL import ExifTags, Image, ImageColor, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 from torch import Tensor
 
 from flowferry.configs.images import ReadConfig
 from flowferry.configs.validation import UserError
+from flowferry.datasets.backgrounds import background_of, composited, is_one_color
 from flowferry.datasets.color_profiles import to_srgb
 from flowferry.datasets.deep_images import (
     TIFF_SIGNATURES,
@@ -22,11 +24,12 @@ from flowferry.datasets.deep_images import (
     unread_tiff,
 )
 from flowferry.datasets.file_repair import PNG_SIGNATURE, essential_png, jpeg_endings
-from flowferry.datasets.framing import Size, framed
+from flowferry.datasets.framing import Size, framed, half_of
 from flowferry.datasets.image_formats import FORMATS
 from flowferry.datasets.large_images import in_turn
 from flowferry.datasets.pixels import to_images
 
+Frame = Size | Callable[[Size], Size]
 AS_USUAL = ReadConfig()
 NEVER_ALL_CLEAR = ("BMP", "DIB", "TGA")  # formats whose writers often leave alpha at zero and mean nothing by it
 
@@ -36,7 +39,7 @@ NOTES = {
     "damaged chunk": "a damaged part beside the image, which was passed over",
     "clipped": "values a little out of range, which were clipped",
     "little range": "less than a tenth of the range (--range LOW HIGH says which values are black and white)",
-    "one color": "a single color after loading (transparent drawings need another --background)",
+    "one color": "nearly a single color after loading (transparent drawings may need another --background)",
 }
 """What may be worth telling of an image file that was read: a key, and what the file had."""
 
@@ -74,10 +77,13 @@ class Loaded(NamedTuple):
     """The ICC profile of its colors."""
 
 
-def decode(data: bytes, channels: int, reading: ReadConfig, frame: Size | None = None) -> Decoded:
+def decode(
+    data: bytes, channels: int, reading: ReadConfig, frame: Frame | None = None, half: str | None = None
+) -> Decoded:
     """Decode the bytes of an image file as 8-bit gray (channels = 1) or RGB (channels = 3).
 
-    frame: fit the image to this size, as `reading.resize` says; None: leave it at its own.
+    frame: fit the image to this size, or to what this function makes of its size, as `reading.resize` says; None: leave
+    it at its own. half: "left" or "right", the half of the image that is wanted; None: all of it.
 
     EXIF orientation is applied, colors are converted from the file's ICC profile to sRGB, transparency is composited
     on `reading.background`, CMYK and palettes are converted, and deeper images scaled to 8 bits. Damage that leaves
@@ -87,7 +93,7 @@ def decode(data: bytes, channels: int, reading: ReadConfig, frame: Size | None =
         data, profile, damaged = essential_png(data) if data.startswith(PNG_SIGNATURE) else (data, None, False)
         if damaged and reading.strict:
             raise ValueError("a chunk beside the image is damaged")
-        decoded = in_turn(data, reading.max_pixels, lambda: decode_now(data, profile, channels, reading, frame))
+        decoded = in_turn(data, reading.max_pixels, lambda: decode_now(data, profile, channels, reading, frame, half))
         return decoded._replace(notes=decoded.notes + ["damaged chunk"] * damaged)
     except UserError:  # of an image that does not fit the frame
         raise
@@ -99,16 +105,20 @@ def decode(data: bytes, channels: int, reading: ReadConfig, frame: Size | None =
         raise UserError(f"not a readable image ({kind}{error})") from error
 
 
-def decode_now(data: bytes, profile: bytes | None, channels: int, reading: ReadConfig, frame: Size | None) -> Decoded:
+def decode_now(
+    data: bytes, profile: bytes | None, channels: int, reading: ReadConfig, frame: Frame | None, half: str | None
+) -> Decoded:
     """Decode an image file as `decode` says, in this thread. Raises any error where that is not possible.
 
     profile: the ICC profile of a PNG file, of which `data` holds the image alone.
     """
     loaded = load(data, reading)
-    image = to_srgb(upright(loaded.image, loaded.orientation), profile or loaded.profile)
-    image = in_mode(composited(image, reading.background), "L" if channels == 1 else "RGB")
-    shown = image if frame is None else framed(image, frame, reading.resize, reading.background)
-    return Decoded(shown, image.size, loaded.notes + ["one color"] * is_one_color(image))
+    image = half_of(to_srgb(upright(loaded.image, loaded.orientation), profile or loaded.profile), half)
+    color = background_of(image, reading.background)
+    image = in_mode(composited(image, color), "L" if channels == 1 else "RGB")
+    notes = loaded.notes + ["one color"] * (is_one_color(image) and "little range" not in loaded.notes)
+    size = frame(image.size) if callable(frame) else frame
+    return Decoded(image if size is None else framed(image, size, reading.resize, color), image.size, notes)
 
 
 def load(data: bytes, reading: ReadConfig) -> Loaded:
@@ -170,33 +180,12 @@ def upright(image: Image.Image, orientation: int) -> Image.Image:
     return image.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else image
 
 
-def composited(image: Image.Image, background: str) -> Image.Image:
-    """Return an image laid on a color where it is transparent."""
-    if not image.has_transparency_data:
-        return image
-    shown = image.convert("RGBA")
-    return Image.alpha_composite(Image.new("RGBA", shown.size, background), shown)
-
-
-def is_one_color(image: Image.Image) -> bool:
-    """Return whether all pixels of an image of mode L or RGB are alike."""
-    return all(low == high for low, high in np.reshape(np.asarray(image.getextrema()), (-1, 2)))
-
-
 def in_mode(image: Image.Image, mode: str) -> Image.Image:
     """Return an image in a mode, without a copy where it is in that mode."""
     return image if image.mode == mode else image.convert(mode)
 
 
 # --- files and tensors ----------------------------------------------------------------------------------
-
-
-def check_background(color: str) -> None:
-    """Raise UserError for a color that Pillow does not know."""
-    try:
-        ImageColor.getrgb(color)
-    except ValueError as error:
-        raise UserError(f"background: got {color!r}, expected a name such as white, or #rrggbb") from error
 
 
 def to_tensor(image: Image.Image) -> Tensor:

@@ -2,28 +2,41 @@
 
 import logging
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import chain, islice
 from itertools import count as endless_range
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
 from flowferry.configs.components import ImageFolderConfig
+from flowferry.configs.images import ReadConfig
+from flowferry.configs.layouts import half_in
 from flowferry.configs.validation import UserError
 from flowferry.datasets.bad_files import MAX_LISTED, BadFiles, Unreadable
 from flowferry.datasets.base import Batch
-from flowferry.datasets.image_io import NOTES, decode, pixels_of, read
+from flowferry.datasets.crops import Place, cropped, places, scaled_size
+from flowferry.datasets.framing import Size
+from flowferry.datasets.image_formats import FORMATS
+from flowferry.datasets.image_io import NOTES, Frame, decode, orientation, pixels_of, read
 from flowferry.datasets.in_memory import indices_of, order_of
 from flowferry.datasets.look_ahead import look_ahead
 from flowferry.datasets.pixels import to_images
 
 log = logging.getLogger("flowferry")
 
+T = TypeVar("T")
 THREADS = min(8, os.cpu_count() or 1)  # that decode
+
+
+Wanted = tuple[int, Place | None]
+"""The index of an image, and where to crop it, where it is cropped; None: in the middle."""
 
 
 class ImageFiles:
@@ -34,6 +47,8 @@ class ImageFiles:
 
     def __init__(self, config: ImageFolderConfig, names: Sequence[str], shape: tuple[int, int, int]) -> None:
         self.config, self.names, self.shape = config, names, shape
+        self.frame = shape[2], shape[1]
+        self.half = half_in(config.layout)
         self.notes: dict[str, set[int]] = {}
         """The images that were decoded so far and have one of `image_io.NOTES`, by their indices."""
         self._told: set[str] = set()
@@ -42,10 +57,39 @@ class ImageFiles:
         return len(self.names)
 
     def __getitem__(self, index: int) -> Tensor | str:
-        channels, height, width = self.shape
+        return self.load((index, None))
+
+    @property
+    def crops(self) -> bool:
+        """Whether its images are cropped, not fitted."""
+        return self.config.resize == "crop"
+
+    def load(self, wanted: Wanted) -> Tensor | str:
+        """Return an image fitted or cropped to `shape`."""
+        index, place = wanted
+        if not self.crops:
+            return self._decoded(index, self.config, self.frame)
+        image = self.whole(index)
+        return image if isinstance(image, str) else cropped(image, self.frame, place).contiguous()
+
+    def whole(self, index: int) -> Tensor | str:
+        """Return all of an image that crops are taken from: uint8 [C, h, w]."""
+        return self._decoded(index, replace(self.config, resize="stretch"), self._scaled_size)
+
+    def size(self, index: int) -> Size:
+        """Return the (width, height) of `whole`, from the file's header. Raises any error where that cannot be read."""
+        with Image.open(Path(self.config.root, self.names[index]), formats=FORMATS) as image:
+            width, height = image.size
+            width, height = (height, width) if orientation(image) >= 5 else (width, height)
+        return self._scaled_size((width // 2 if self.half else width, height))
+
+    def _scaled_size(self, size: Size) -> Size:
+        return scaled_size(size, self.frame, self.config.shorter_side)
+
+    def _decoded(self, index: int, reading: ReadConfig, frame: Frame) -> Tensor | str:
         try:
             data = read(Path(self.config.root, self.names[index]))
-            decoded = decode(data, channels, self.config, (width, height))
+            decoded = decode(data, self.shape[0], reading, frame, self.half)
             for note in decoded.notes:
                 self.notes.setdefault(note, set()).add(index)
             pixels = pixels_of(decoded.image)
@@ -63,20 +107,23 @@ class ImageFiles:
             count = f"{len(found):,} image" + "s" * (len(found) > 1)
             log.warning("%s: %s had %s: %s", self.config.root, count, NOTES[note], listed)
 
-    def batch(self, indices: Sequence[int]) -> list[Tensor | str]:
-        """Return the images with these indices, decoded in this thread."""
-        return [self[index] for index in indices]
+    def batch(self, wanted: Sequence[Wanted]) -> list[Tensor | str]:
+        """Return images as `load` does, decoded in this thread."""
+        return [self.load(one) for one in wanted]
 
 
 class Streamed:
     """Images that are decoded batch by batch, in the order of `InMemory`.
 
     While batches are drawn one after the other, threads decode the next two ahead. labels: int64 [N] on the CPU, or
-    None. A draw raises BadFiles where some of its files cannot be read.
+    None. anywhere: crop at random places, not in the middle, where images are cropped. A draw raises BadFiles where
+    some of its files cannot be read.
     """
 
-    def __init__(self, files: ImageFiles, labels: Tensor | None, *, num_classes: int, device: torch.device) -> None:
-        self.files, self.labels, self.device = files, labels, device
+    def __init__(
+        self, files: ImageFiles, labels: Tensor | None, *, num_classes: int, device: torch.device, anywhere: bool
+    ) -> None:
+        self.files, self.labels, self.device, self.anywhere = files, labels, device, anywhere and files.crops
         self.shape, self.num_classes, self.size = files.shape, num_classes, len(files)
         self._next: tuple[int, int, int] | None = None
         """The count, seed and step of the draw that would follow the last one."""
@@ -85,39 +132,41 @@ class Streamed:
 
     def draw(self, count: int, *, seed: int, step: int) -> Batch:
         """Return batch number `step`, of `count` images, of the stream that `seed` names."""
-        chosen = self._indices(count, seed, step)
+        wanted = self._wanted(count, seed, step)
         if (count, seed, step) != self._next:
-            self._ahead, decoded = None, self.files.batch(chosen)
+            self._ahead, decoded = None, self.files.batch(wanted)
         else:
             if self._ahead is None:
-                batches = (self._indices(count, seed, later) for later in endless_range(step))
-                self._ahead = decode_ahead(self.files, chain.from_iterable(batches), depth=2 * count)
+                batches = (self._wanted(count, seed, later) for later in endless_range(step))
+                self._ahead = decode_ahead(self.files.load, chain.from_iterable(batches), depth=2 * count)
             decoded = list(islice(self._ahead, count))
         self._next = (count, seed, step + 1)
-        images = to_images(stack(self.files, chosen, decoded).to(self.device))
+        chosen = [index for index, _ in wanted]
+        images = to_images(stacked(self.files, chosen, decoded).to(self.device))
         return Batch(images, None if self.labels is None else self.labels[chosen].to(self.device))
 
     def sample_by_label(self, labels: Tensor, *, seed: int, step: int) -> Batch:
         """Return a random image of each of the labels int64 [B], decoded in this thread."""
         chosen = indices_of(labels.cpu(), self.labels, seed, step).tolist()
-        images = stack(self.files, chosen, self.files.batch(chosen))
-        return Batch(to_images(images.to(self.device)), labels)
+        wanted = list(zip(chosen, places(len(chosen), seed, step, anywhere=self.anywhere), strict=True))
+        return Batch(to_images(stacked(self.files, chosen, self.files.batch(wanted)).to(self.device)), labels)
 
-    def _indices(self, count: int, seed: int, step: int) -> list[int]:
-        return order_of(self.size, torch.device("cpu"), step * count, (step + 1) * count, seed).tolist()
+    def _wanted(self, count: int, seed: int, step: int) -> list[Wanted]:
+        chosen = order_of(self.size, torch.device("cpu"), step * count, (step + 1) * count, seed).tolist()
+        return list(zip(chosen, places(count, seed, step, anywhere=self.anywhere), strict=True))
 
 
-def decode_ahead(files: ImageFiles, indices: Iterable[int], *, depth: int) -> Iterator[Tensor | str]:
-    """Yield the images with these indices in order; threads decode up to `depth` images ahead.
+def decode_ahead(do: Callable[[T], Tensor | str], wanted: Iterable[T], *, depth: int) -> Iterator[Tensor | str]:
+    """Yield do(one) for each image that is wanted, in order; threads decode up to `depth` images ahead.
 
     Pillow decodes and scales without the interpreter's lock, so threads are as fast as worker processes (measured in
     docs/training.md). They need no shared memory, which containers are short of, no pipes, and no time to start.
     """
-    return look_ahead(files.__getitem__, indices, threads=THREADS, depth=depth)
+    return look_ahead(do, wanted, threads=THREADS, depth=depth)
 
 
-def stack(files: ImageFiles, indices: Sequence[int], decoded: Sequence[Tensor | str]) -> Tensor:
-    """Return the images with these indices as uint8 [N, C, H, W]; tell what is worth telling of them.
+def checked(files: ImageFiles, indices: Sequence[int], decoded: Sequence[Tensor | str]) -> list[Tensor]:
+    """Return the images with these indices; tell what is worth telling of them.
 
     Raises BadFiles where some could not be read.
     """
@@ -125,12 +174,27 @@ def stack(files: ImageFiles, indices: Sequence[int], decoded: Sequence[Tensor | 
     pairs = zip(indices, decoded, strict=True)
     if reasons := {files.names[index]: one for index, one in pairs if isinstance(one, str)}:
         raise BadFiles(Unreadable(files.config.root, reasons))
-    return torch.stack([one for one in decoded if not isinstance(one, str)])
+    return [one for one in decoded if not isinstance(one, str)]
+
+
+def stacked(files: ImageFiles, indices: Sequence[int], decoded: Sequence[Tensor | str]) -> Tensor:
+    """Return the images with these indices as uint8 [N, C, H, W]. Raises BadFiles as `checked` does."""
+    return torch.stack(checked(files, indices, decoded))
 
 
 def load_all(files: ImageFiles) -> Tensor:
     """Return all images as uint8 [N, C, H, W]. Raises BadFiles where some cannot be read."""
+    return torch.stack(load_each(files, files.__getitem__))
+
+
+def load_whole(files: ImageFiles) -> list[Tensor]:
+    """Return all of each image that crops are taken from, uint8 [C, h, w]. Raises BadFiles as `load_all` does."""
+    return load_each(files, files.whole)
+
+
+def load_each(files: ImageFiles, load: Callable[[int], Tensor | str]) -> list[Tensor]:
+    """Return what `load` gives for each index, computed in threads. Raises BadFiles as `load_all` does."""
     everything = range(len(files))
-    decoded = decode_ahead(files, everything, depth=4 * THREADS)
+    decoded = decode_ahead(load, everything, depth=4 * THREADS)
     bar = tqdm(decoded, desc=files.config.root, total=len(files), unit="image", leave=False, delay=2)
-    return stack(files, everything, list(bar))
+    return checked(files, everything, list(bar))

@@ -13,7 +13,7 @@ from flowferry.datasets.classes import other_classes
 from flowferry.datasets.couplings import Pairing, independent
 from flowferry.pipelines.storage.files import prepare_folder, write_png
 from flowferry.pipelines.training.batches import couple
-from flowferry.pipelines.training.class_names import with_class_names
+from flowferry.pipelines.training.folder_choices import with_folder_choices
 from flowferry.pipelines.visualization.grids import caption, sheet
 
 log = logging.getLogger("flowferry")
@@ -27,7 +27,7 @@ def run(config: Config, folder: Path, *, data_root: Path) -> int:
 
     A pool is the batches that are coupled at once. Returns the exit code.
     """
-    config = with_class_names(config, folder, partial(log.info, "%s"))
+    config = with_folder_choices(config, folder, partial(log.info, "%s"))
     if config.is_image:
         prepare_folder(folder / "samples", "--output-dir")
     source, target = build_samplers(config, data_root=data_root, split="train", device=torch.device("cpu"))

@@ -7,7 +7,7 @@ from typing import Any
 
 from PIL import Image
 
-from flowferry.configs.components import AugmentConfig
+from flowferry.configs.components import AugmentConfig, augmentation_of
 from flowferry.configs.schema import Config
 from flowferry.datasets.base import Sampler
 from flowferry.datasets.builders import build_splits
@@ -105,6 +105,5 @@ class RunFolder:
 def without_augmentation(config: Config) -> Config:
     """Return `config` with training images left as they are."""
     sides: dict[str, Any] = {"source": config.source, "target": config.target}
-    return replace(
-        config, **{n: replace(s, augment=AugmentConfig()) for n, s in sides.items() if hasattr(s, "augment")}
-    )
+    plain = {name: AugmentConfig(behind=augmentation_of(side).behind) for name, side in sides.items()}
+    return replace(config, **{n: replace(s, augment=plain[n]) for n, s in sides.items() if hasattr(s, "augment")})

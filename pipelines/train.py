@@ -22,9 +22,9 @@ from flowferry.pipelines.storage import weights
 from flowferry.pipelines.training import few_images, image_lists
 from flowferry.pipelines.training.batches import steps_per_epoch
 from flowferry.pipelines.training.checkpoints import Checkpoints
-from flowferry.pipelines.training.class_names import with_class_names
 from flowferry.pipelines.training.distributed import Processes
 from flowferry.pipelines.training.endings import UNWRITABLE, report_failure, report_finish
+from flowferry.pipelines.training.folder_choices import with_folder_choices
 from flowferry.pipelines.training.logger import RunLogger, open_logger, progress_bar, show_progress
 from flowferry.pipelines.training.nonfinite import Metrics, NonFinite, check_finite
 from flowferry.pipelines.training.pending import PendingSteps
@@ -59,7 +59,7 @@ class Trainer:
 
     def __init__(self, config: Config, folder: Path, *, data_root: Path) -> None:
         self.folder, self.data_root, self.processes = folder, data_root, Processes(config.train)
-        self.config = config = with_class_names(config, folder, partial(self.processes.log_main, "%s"))
+        self.config = config = with_folder_choices(config, folder, partial(self.processes.log_main, "%s"))
         device = self.processes.accelerator.device
         usable = self.processes.on_main(partial(usable_images, config))
         where: Any = {"data_root": data_root, "device": device, "usable": usable}

@@ -22,9 +22,9 @@ from flowferry.configs.labels import parse_labels
 from flowferry.configs.options import TranslateOptions
 from flowferry.configs.schema import Config
 from flowferry.configs.validation import BrokenOff, UserError
+from flowferry.datasets.backgrounds import check_background
 from flowferry.datasets.file_tree import Item, OutputTree
 from flowferry.datasets.image_formats import ENDINGS
-from flowferry.datasets.image_io import check_background
 from flowferry.datasets.rng import derive_seed
 from flowferry.pipelines.hardware import run_precision, use_cores
 from flowferry.pipelines.pipeline import Pipeline
@@ -112,7 +112,7 @@ def asked_label(config: Config, options: TranslateOptions) -> int | None:
 def trained_reading(pipeline: Pipeline, options: TranslateOptions) -> ReadConfig:
     """Return how the images of the side that is translated were read in training."""
     start = pipeline.config.target if options.reverse else pipeline.config.source
-    return start if isinstance(start, ReadConfig) else ReadConfig()
+    return start if isinstance(start, ReadConfig) else ReadConfig(background="black")  # as data sets by name are
 
 
 def reading(pipeline: Pipeline, options: TranslateOptions) -> ReadConfig:

@@ -14,13 +14,14 @@ from safetensors.torch import load_file
 from tqdm import trange
 
 from flowferry.configs.components import AugmentConfig, ImageFolderConfig, SamplerConfig
+from flowferry.configs.layouts import PLAIN
 from flowferry.configs.locations import FEATURES, classifier_folder
 from flowferry.configs.schema import Config
 from flowferry.configs.validation import UserError
 from flowferry.datasets.augmentation import augment
 from flowferry.datasets.base import Sampler
 from flowferry.datasets.builders import build_sampler
-from flowferry.datasets.image_folder import list_images
+from flowferry.datasets.members import members_of, unique_names
 from flowferry.datasets.rng import derive_seed, generator
 from flowferry.models.classifier import Classifier, accuracy
 from flowferry.pipelines.hardware import has_bf16
@@ -32,7 +33,7 @@ from flowferry.pipelines.storage.weights import load_strictly, save_tensors, to_
 log = logging.getLogger("flowferry")
 
 BATCH, EPOCHS, RATE = 128, 14, 3e-3
-SHIFTED = AugmentConfig(shifted=2)
+SHIFTED = AugmentConfig(shifted=2)  # with black behind, as digits and garments have it
 MIRRORED = AugmentConfig(mirrored=True, cutout=7, shifted=2)
 
 
@@ -93,12 +94,14 @@ def file_name(config: SamplerConfig, shape: tuple[int, ...]) -> str:
     """Return the name of a classifier's file: one for each data set and image size, whichever pipeline uses it."""
     mark = ""
     if isinstance(config, ImageFolderConfig):
-        images = list_images(config)
+        images = unique_names(members_of(config))
         told = [str(Path(config.root).resolve()), config.resize, config.background, shape, images]
         if config.classes != tuple(sorted(config.classes)):  # the labels that a classifier gives; else alphabetical
             told.append(config.classes)
         if config.range is not None:
             told.append(config.range)
+        if config.layout != PLAIN:
+            told.append(config.layout)
         mark = "-" + hashlib.sha256(json.dumps(told).encode()).hexdigest()[:12]
     elif config.is_synthetic:
         mark = f"-{config.count}-{'x'.join(map(str, shape))}"  # type: ignore[union-attr]

@@ -14,7 +14,7 @@ from flowferry.configs.components import ImageFolderConfig
 from flowferry.configs.schema import Config
 from flowferry.configs.validation import UserError
 from flowferry.datasets.base import Batch, Sampler
-from flowferry.datasets.image_folder import pair_names
+from flowferry.datasets.pairs import pair_names
 from flowferry.datasets.rng import derive_seed
 from flowferry.models.classifier import extract
 from flowferry.pipelines.evaluation import metrics

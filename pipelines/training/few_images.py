@@ -12,8 +12,12 @@ def note(config: Config, progress: Progress, size: int | None) -> str:
         return ""
     train, steps = config.train, progress.steps_per_epoch
     epoch = f"{steps} step{'s' if steps > 1 else ''} of {train.batch_size}"
+    if config.is_paired:
+        advice = "--source.augment.mirrored --target.augment.mirrored, and both with shifted 2"
+    else:
+        advice = "--target.augment.mirrored, --target.augment.shifted 2"
     return (
         f"few images to train on, {size}: an epoch is {epoch}, {train.epochs:,} epochs are {steps * train.epochs:,} "
         "steps (more: --train.epochs). Expect the network to learn them by heart; more images help, and so does "
-        "changing them at random: --target.augment.mirrored, --target.augment.shifted 2"
+        f"changing them at random: {advice}"
     )

@@ -8,7 +8,8 @@ from flowferry.configs.components import ImageFolderConfig
 from flowferry.configs.schema import Config
 from flowferry.datasets.bad_files import MAX_LISTED, Unreadable
 from flowferry.datasets.builders import Usable
-from flowferry.datasets.image_folder import split_names
+from flowferry.datasets.image_folder import split_members
+from flowferry.datasets.members import Member
 
 Sizes = dict[str, int | None]
 """The size in bytes of each image by its path relative to the folder; None where damage may have changed it."""
@@ -22,19 +23,19 @@ def list_images(config: Config, usable: Usable) -> ImageLists:
     for side, bad in (("source", usable.bad_sources), ("target", usable.bad_targets)):
         folder = getattr(config, side)
         if isinstance(folder, ImageFolderConfig):
-            names = {split: split_names(folder, split, usable.pairs, bad)[0] for split in ("train", "test")}
-            found[side] = {split: sizes(Path(folder.root), listed) for split, listed in names.items()}
+            listed = {split: split_members(folder, split, usable.pairs, bad)[0] for split in ("train", "test")}
+            found[side] = {split: sizes(Path(folder.root), some) for split, some in listed.items()}
     return found
 
 
-def sizes(root: Path, names: Sequence[str]) -> Sizes:
+def sizes(root: Path, images: Sequence[Member]) -> Sizes:
     """Return the sizes of files; None of one that is gone meanwhile, which is told when it is needed."""
     found: Sizes = {}
-    for name in names:
+    for one in images:
         try:
-            found[name] = (root / name).stat().st_size
+            found[one.path] = (root / one.path).stat().st_size
         except OSError:
-            found[name] = None
+            found[one.path] = None
     return found
 
 

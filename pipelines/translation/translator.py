@@ -137,7 +137,7 @@ class Translator:
         if not self.restore_size:
             return png(image)
         resize, size = self.reading.resize, loaded.size
-        around = self.original(root / loaded.item.name) if resize == "fill" else Image.new(image.mode, size)
+        around = self.original(root / loaded.item.name) if resize in ("fill", "crop") else Image.new(image.mode, size)
         return png(restored(image, around, resize))
 
 

@@ -17,7 +17,7 @@ from flowferry.configs.components import ImageFolderConfig
 from flowferry.configs.presets import PIPELINES
 from flowferry.datasets.base import Sampler
 from flowferry.datasets.builders import build_splits, usable_images
-from flowferry.datasets.image_folder import split_names
+from flowferry.datasets.image_folder import split_members
 from flowferry.datasets.pixels import to_images
 from flowferry.pipelines.evaluation.metrics import nearest
 
@@ -118,5 +118,5 @@ def load(source: Path, target: Path, shape: tuple[int, ...], data_root: Path) ->
     usable = usable_images(config)
     where: Any = {"data_root": data_root, "device": torch.device("cpu"), "usable": usable}
     train, test = build_splits(config, splits=("train", "test"), **where)
-    names, _ = split_names(folders["source"], "test", usable.pairs, usable.bad_sources)
-    return Data(train, images_of(test[0]), images_of(test[1]), names)
+    images, _ = split_members(folders["source"], "test", usable.pairs, usable.bad_sources)
+    return Data(train, images_of(test[0]), images_of(test[1]), [one.path for one in images])

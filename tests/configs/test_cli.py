@@ -1,6 +1,7 @@
 """What a command line asks for: a named configuration, its components swapped, then each field overridden."""
 
 import contextlib
+import re
 
 import pytest
 
@@ -66,7 +67,43 @@ def test_help_needs_no_pipeline(capsys):
         told = capsys.readouterr()
         assert leaving.value.code == 0 and told.err == ""
         assert "--train.lr" in told.out
-        assert ("--source.root" in told.out) == ("folders" in argv)
+        assert ("--source.resize" in told.out) == ("folders" in argv)
+
+
+LAYOUTS = [  # options -> root and layout of the source and of the target
+    ("--root r", ("r", "auto"), ("r", "auto")),
+    ("--root r --source.root s", ("s", "auto"), ("r", "auto")),
+    ("--root r --direction BtoA", ("r", "B"), ("r", "A")),
+    ("--root r --layout side-by-side", ("r", "left"), ("r", "right")),
+    ("--root r --layout side-by-side --direction BtoA", ("r", "right"), ("r", "left")),
+    ("--source.root s --layout side-by-side", ("s", "left"), ("s", "right")),
+    ("--source.root s --target.root t --layout {split}/{name}", ("s", "{split}/{name}"), ("t", "{split}/{name}")),
+    ("--root r --layout auto --target.layout {name}_B", ("r", "auto"), ("r", "{name}_B")),
+]
+
+
+@pytest.mark.parametrize(("options", "source", "target"), LAYOUTS, ids=[options for options, *_ in LAYOUTS])
+def test_options_of_both_sides_are_short_for_those_of_each(options, source, target, printed_config):
+    config = printed_config("--pipeline", "paired", *options.split())
+    assert [(side.root, side.layout) for side in (config.source, config.target)] == [source, target]
+
+
+NOT_BOTH = [
+    (
+        "paired",
+        "--source.root a --target.root b --direction BtoA",
+        "--direction: got BtoA, expected one folder of both",
+    ),
+    ("paired", "--root a --layout {name}_A --direction BtoA", "--direction: got BtoA, expected one folder"),
+    ("noise2mnist", "--root a", "--root: got a for noise2mnist, expected a pipeline with a folder, such as paired"),
+    ("paired", "--root a --layout side", "layout: got 'side', expected auto, A, B, left, right, or a pattern"),
+]
+
+
+@pytest.mark.parametrize(("pipeline", "options", "message"), NOT_BOTH)
+def test_options_of_both_sides_that_do_not_fit_are_refused(pipeline, options, message):
+    with pytest.raises(UserError, match=f"^{re.escape(message)}"):
+        parse_train(["--pipeline", pipeline, *options.split()])
 
 
 # --- what is wrong ---------------------------------------------------------------------------------------
@@ -105,8 +142,8 @@ TYPOS = [
     (PUBLISHED, "--train.batch_sizes 8", "unrecognized option --train.batch_sizes, did you mean --train.batch-size?"),
     ("fashion2mnist-labels", "--infer-label", "unrecognized option --infer-label, did you mean --no-infer-labels?"),
     (PUBLISHED, "--source.count 1", "unrecognized option --source.count"),
-    (PUBLISHED, "--root 1", "unrecognized option --root"),
-    ("folders", "--root 1", "unrecognized option --root, did you mean --source.root or --target.root?"),
+    (PUBLISHED, "--resize 1", "unrecognized option --resize"),
+    ("folders", "--resize 1", "unrecognized option --resize, did you mean --source.resize or --target.resize?"),
     (PUBLISHED, "stray", "unrecognized: stray"),
     (PUBLISHED, "--train.lr", "--train.lr: got too few values, expected FLOAT"),
     (PUBLISHED, "--path ddmp", "--path: got 'ddmp', expected one of cosine, ddpm, linear, one-step"),

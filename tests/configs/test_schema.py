@@ -136,7 +136,7 @@ def test_data_is_synthetic_if_either_side_is(side):
 
 
 def test_without_augmentation_nothing_else_changes():
-    augment = AugmentConfig(mirrored=True, cutout=3)
+    augment = AugmentConfig(mirrored=True, cutout=3, behind="mirror")
     config = replace(PIPELINES["folders"], source=ImageFolderConfig(root="a", augment=augment))
     assert without_augmentation(config) == replace(config, source=ImageFolderConfig(root="a"))
     for name, preset in PIPELINES.items():

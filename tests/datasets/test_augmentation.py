@@ -30,6 +30,39 @@ def test_a_shift_moves_each_image_whole_by_a_few_pixels_of_its_own() -> None:
     assert (moved[moved != 1] == -1).all()  # black behind
 
 
+def test_a_shift_with_a_mirror_behind_is_a_window_on_the_image_mirrored_at_its_edges() -> None:
+    x = torch.rand(60, 2, 6, 9, generator=g())
+    rows, columns = (torch.tensor([*range(3, 0, -1), *range(n), *range(n - 2, n - 5, -1)]) for n in (6, 9))
+    larger = x[:, :, rows][:, :, :, columns]  # by 3 on every side, without the edge itself twice
+    moved, seen = augment(x, AugmentConfig(shifted=3, behind="mirror"), g()), set()
+    for image, around in zip(moved, larger, strict=True):
+        windows = [(i, j) for i in range(7) for j in range(7) if torch.equal(around[:, i : i + 6, j : j + 9], image)]
+        assert len(windows) == 1
+        seen |= set(windows)
+    assert len(seen) > 20
+    assert augment(torch.rand(2, 1, 4, 4), AugmentConfig(shifted=16, behind="mirror"), g()).shape == (2, 1, 4, 4)
+
+
+def test_on_a_black_border_both_kinds_of_shift_are_the_same() -> None:
+    x = torch.full((40, 1, 16, 16), -1.0)
+    x[:, :, 4:12, 4:12] = torch.rand(40, 1, 8, 8, generator=g())
+    black, mirror = (augment(x, AugmentConfig(shifted=2, behind=behind), g()) for behind in ("black", "mirror"))
+    assert torch.equal(black, mirror)
+
+
+def test_a_zoom_shows_a_part_of_the_image_enlarged_by_up_to_its_factor() -> None:
+    """On a ramp in both directions, linear interpolation is exact: the slope is 1/factor, and all values are inside."""
+    down, across = torch.meshgrid(torch.arange(32.0), torch.arange(32.0), indexing="ij")
+    x = torch.stack([down, across]).expand(200, 2, 32, 32)
+    near = augment(x, AugmentConfig(zoomed=2.0), g())[:, :, 8:24, 8:24]
+    slopes = near[:, 0, 8, 8] - near[:, 0, 7, 8]
+    torch.testing.assert_close(near[:, 0].diff(dim=1), slopes[:, None, None].expand(-1, 15, 16), atol=1e-4, rtol=0)
+    torch.testing.assert_close(near[:, 1].diff(dim=2), slopes[:, None, None].expand(-1, 16, 15), atol=1e-4, rtol=0)
+    assert slopes.min() >= 0.5 and slopes.max() <= 1 and slopes.min() < 0.55 and slopes.max() > 0.95
+    middles = near[:, 0, 7:9, 7:9].mean(dim=(1, 2)) - 15.5
+    assert (middles.abs() <= 16 * (1 - slopes) + 1e-3).all() and middles.std() > 1
+
+
 @pytest.mark.parametrize("side", [7, 4])
 def test_a_square_is_hidden_somewhere_on_each(side: int) -> None:
     areas = (augment(torch.full((4000, 1, 16, 16), 0.5), AugmentConfig(cutout=side), g()) == -1).float()

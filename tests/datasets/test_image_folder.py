@@ -18,7 +18,7 @@ from flowferry.configs.presets import PIPELINES
 from flowferry.configs.schema import Config
 from flowferry.configs.validation import UserError
 from flowferry.datasets.builders import build_samplers, build_source
-from flowferry.datasets.image_folder import image_folder, split_names
+from flowferry.datasets.image_folder import image_folder, split_members
 from flowferry.datasets.in_memory import InMemory
 from flowferry.datasets.pixels import to_pixels
 from flowferry.datasets.streaming import Streamed
@@ -87,7 +87,7 @@ def held_out(root: Path, names: Iterable[str]) -> set[str]:
     root.mkdir()
     for name in names:
         (root / name).touch()
-    return set(split_names(ImageFolderConfig(root=str(root)), "test", None, frozenset())[0])
+    return {one.path for one in split_members(ImageFolderConfig(root=str(root)), "test", None, frozenset())[0]}
 
 
 def test_images_that_are_added_bring_none_from_training_into_the_test(tmp_path: Path) -> None:

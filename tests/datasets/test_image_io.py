@@ -15,6 +15,7 @@ from flowferry.datasets.image_io import load_image
 from flowferry.datasets.pixels import to_images, to_pil, to_pixels
 
 GRAY, COLOR = (1, 28, 28), (3, 28, 28)
+ON_BLACK = ReadConfig(background="black")
 each_shape = pytest.mark.parametrize("shape", [GRAY, COLOR], ids=["gray", "color"])
 
 
@@ -59,7 +60,7 @@ PLAIN = {  # image -> red, green, blue
 @pytest.mark.parametrize("mode", PLAIN)
 def test_images_of_each_mode_are_laid_on_black(mode: str, shape: tuple[int, int, int], tmp_path: Path) -> None:
     image, (red, green, blue) = PLAIN[mode]
-    loaded = to_pixels(load_image(saved(image, tmp_path / "x.png"), shape)).float()
+    loaded = to_pixels(load_image(saved(image, tmp_path / "x.png"), shape, ON_BLACK)).float()
     assert loaded.shape == shape
     # ITU-R 601 luma, which Pillow's "L" is
     expected = torch.tensor([red, green, blue] if shape == COLOR else [0.299 * red + 0.587 * green + 0.114 * blue])
@@ -73,7 +74,7 @@ def test_a_transparent_palette_entry_is_laid_on_black_and_the_others_stay(
     image = Image.new("P", (28, 28), 0)
     image.putpalette([255, 255, 255, 200, 100, 50])
     image.paste(1, (14, 0, 28, 28))
-    loaded = to_pixels(load_image(saved(image, tmp_path / "x.png", transparency=transparency), COLOR))
+    loaded = to_pixels(load_image(saved(image, tmp_path / "x.png", transparency=transparency), COLOR, ON_BLACK))
     assert (loaded[:, :, :14] == left).all()
     assert (loaded[:, :, 14:] == torch.tensor([200, 100, 50])[:, None, None]).all()
 

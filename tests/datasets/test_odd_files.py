@@ -371,8 +371,9 @@ def test_written_files_say_that_they_are_srgb_and_are_always_the_same_bytes(monk
 def test_a_drawing_on_its_own_color_is_told() -> None:
     drawing = Image.new("RGBA", (20, 20), (0, 0, 0, 0))
     drawing.paste((0, 0, 0, 255), (5, 5, 15, 15))
-    assert notes(encoded(drawing)) == ["one color"]
-    assert notes(encoded(drawing), background="white") == []
+    assert notes(encoded(drawing), background="black") == ["one color"]
+    for background in ("white", "auto"):
+        assert notes(encoded(drawing), background=background) == []
 
 
 def ascends(image: NDArray[np.int64]) -> bool:

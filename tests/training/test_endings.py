@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from flowferry.configs.schema import Config
-from flowferry.datasets.image_folder import split_names
+from flowferry.datasets.image_folder import split_members
 from flowferry.datasets.in_memory import order_of
 from flowferry.datasets.rng import derive_seed
 from flowferry.pipelines.train import Trainer
@@ -27,10 +27,10 @@ def config(tiny: Callable[..., Config], tmp_path: Path) -> Config:
 
 def met_at(config: Config, step: int) -> Path:
     """Return a target image that step number `step` (from 0) is the first to draw."""
-    names = split_names(config.target, "train", None, frozenset())[0]  # type: ignore[arg-type]
-    order = order_of(len(names), torch.device("cpu"), 0, 4 * (step + 1), derive_seed(config.seed, "target")).tolist()
+    images = split_members(config.target, "train", None, frozenset())[0]  # type: ignore[arg-type]
+    order = order_of(len(images), torch.device("cpu"), 0, 4 * (step + 1), derive_seed(config.seed, "target")).tolist()
     new = [index for index in order[4 * step :] if index not in order[: 4 * step]]
-    return Path(config.target.root, names[new[-1]])  # type: ignore[union-attr]
+    return Path(config.target.root, images[new[-1]].path)  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("every", [0, FIRST], ids=["no checkpoint before", "a checkpoint of that very step"])

@@ -30,6 +30,11 @@ def test_few_images_are_told_with_the_steps_that_they_make(size: int, steps: int
     assert "\n" not in line
 
 
+def test_of_pairs_both_sides_are_to_be_changed() -> None:
+    line = note(PIPELINES["paired"], Progress(FOLDERS.train, 1), 16)
+    assert "--source.augment.mirrored --target.augment.mirrored" in line
+
+
 def test_many_images_streams_points_and_synthetic_data_are_not(tiny: Callable[..., Config]) -> None:
     progress = Progress(FOLDERS.train, 1)
     assert note(FOLDERS, progress, 1000) == note(FOLDERS, progress, None) == ""
