@@ -107,8 +107,11 @@ class TranslateOptions(UseOptions):
     input: Path
     """An image file or a folder of them."""
     destination: Annotated[str, arg(name="output", metavar="PATH")]
-    """For a file: a PNG file, or a folder, which is there or whose name ends in a slash. For a folder: a folder, where
-    each translation keeps its relative path, as PNG."""
+    """For a file: a file, whose ending says the format, or a folder, which is there or whose name ends in a slash. For
+    a folder: a folder, where each translation keeps its relative path."""
+    format: Literal["png", "jpeg", "webp", "tiff", "npy"] | None = None
+    """Of the results. None: as the input, where that is PNG, WebP (written without loss), TIFF or an array of NumPy;
+    PNG for any other, such as JPEG."""
     follow_links: bool = False
     """Follow symbolic links to folders, and to files outside the folder, too; otherwise they are passed over."""
     batch_size: Annotated[int, Range(1)] = 256

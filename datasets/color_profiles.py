@@ -1,11 +1,12 @@
-"""Convert the colors of images to sRGB, which every image here is taken for, and label written images as such."""
+"""Convert the colors of images to sRGB, which every image here is taken for."""
 
 from functools import cache, lru_cache
 from io import BytesIO
+from itertools import product
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageCms
-from PIL.PngImagePlugin import PngInfo
 
 OF_SPACE = {"RGB ": "RGB", "GRAY": "L", "CMYK": "CMYK"}  # color space of a profile -> mode of its images
 ROUNDING = 2  # of 255: a profile that changes no color by more is sRGB itself
@@ -40,6 +41,26 @@ def to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
     return converted
 
 
+def to_srgb_values(color: NDArray[np.float64], profile: bytes | None) -> NDArray[np.float64]:
+    """Return gray or RGB values [H, W, 1 or 3] in [0, 1], of any depth, converted from their ICC profile to sRGB.
+
+    Pillow converts 8 bits alone, so a color is interpolated linearly between the 8 colors of 8 bits around it, a gray
+    between two: it is no truer than with 8 bits, but smaller steps stay smaller.
+    """
+    transform = None if profile is None else transform_of(profile, "L" if color.shape[-1] == 1 else "RGB")
+    if transform is None:
+        return color
+    level = color.clip(0, 1) * 255
+    below = np.floor(level).clip(max=254)
+    beyond, converted = level - below, np.zeros_like(color)
+    for corner in product((0, 1), repeat=color.shape[-1]):
+        around = (below + corner).astype(np.uint8)
+        weight = np.where(corner, beyond, 1 - beyond).prod(axis=-1, keepdims=True)
+        image = Image.fromarray(around[..., 0] if color.shape[-1] == 1 else around)
+        converted += weight * np.asarray(transform.apply(image))[..., : color.shape[-1]]
+    return converted / 255
+
+
 @lru_cache(maxsize=16)
 def transform_of(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
     """Return the transform of images of `mode` to sRGB; None where there is none, or where it would change nothing."""
@@ -62,17 +83,3 @@ def probe_image(mode: str) -> Image.Image:
     channels = len(Image.new(mode, (1, 1)).getbands())
     values = np.stack(np.meshgrid(*[np.linspace(0, 255, 9).round()] * channels), -1).reshape(1, -1, channels)
     return Image.fromarray(values.astype(np.uint8).squeeze(-1) if channels == 1 else values.astype(np.uint8), mode)
-
-
-def png(image: Image.Image) -> bytes:
-    """Return an image of mode L or RGB as the bytes of a PNG file that says that its colors are sRGB.
-
-    The profile of sRGB is one of colors, which a gray PNG may not hold; a chunk of its own says the same there.
-    """
-    gray = image.mode == "L"
-    said = PngInfo()
-    if gray:
-        said.add(b"sRGB", b"\0")
-    buffer = BytesIO()
-    image.save(buffer, format="PNG", pnginfo=said, icc_profile=None if gray else srgb_profile())
-    return buffer.getvalue()

@@ -1,6 +1,5 @@
-"""Images of more than 8 bits: read them as numbers, and scale these to 8 bits."""
+"""Read images of more than 8 bits, and of other channels than colors, as the numbers that lie in their files."""
 
-import math
 import struct
 import zlib
 from io import BytesIO
@@ -11,11 +10,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from flowferry.configs.images import ReadConfig
+from flowferry.datasets.stored import first, full_scale, integer_range, usual_range
 
 PNG_KINDS = {2: "RGB", 4: "LA", 6: "RGBA"}  # color type -> mode
-OVERSHOOT = 0.1  # of the range: what resampling filters add, and is clipped
-BLOCK = 2**22  # values that are scaled at a time
-LITTLE = 0.1  # of the range: an image that uses less is told
 TIFF_SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 INVERTED, GRAY, COLOR = 0, 1, 2  # PhotometricInterpretation: WhiteIsZero, BlackIsZero, RGB
 BITS, PHOTOMETRIC, ORIENTATION, MAX_SAMPLE, SAMPLE_FORMAT, PROFILE = 258, 262, 274, 281, 339, 34675  # TIFF tags
@@ -25,9 +22,11 @@ class Deep(NamedTuple):
     """An image as it lies in its file."""
 
     values: NDArray[np.generic]
-    """[H, W, C]: gray or RGB, then alpha."""
+    """[H, W, C]: gray or RGB, then alpha; or bands."""
     range: tuple[float, float]
     """Black and white, as the file says or as is usual for its kind of numbers."""
+    are_colors: bool = True
+    """Whether the channels are colors and alpha; otherwise they are bands of no known meaning."""
     inverted: bool = False
     """Whether the smaller value is white."""
     premultiplied: bool = False
@@ -35,41 +34,8 @@ class Deep(NamedTuple):
     orientation: int = 1
     profile: bytes | None = None
     frames: int = 1
-
-
-def eight_bit(deep: Deep, reading: ReadConfig) -> tuple[Image.Image, list[str]]:
-    """Return a deep image scaled to mode L, LA, RGB or RGBA, and notes: "clipped", "little range".
-
-    A small overshoot is clipped, unless `reading.strict`. Raises ValueError for values that are not finite or lie
-    further outside of the range.
-    """
-    low, high = reading.range or deep.range
-    count = 3 if deep.values.shape[-1] >= 3 else 1
-    colors = deep.values[..., :count]
-    least, most = ((float(value) - low) / (high - low) for value in (colors.min(), colors.max()))
-    allowed = 0.0 if reading.strict else OVERSHOOT
-    if not (least >= -allowed and most <= 1 + allowed):  # NaN fails both
-        raise ValueError(
-            f"got {colors.dtype} values from {colors.min():g} to {colors.max():g}, expected {low:g} to {high:g}; "
-            "the option range says which values are black and white"
-        )
-    notes = ["clipped"] if least < 0 or most > 1 else []
-    notes += ["little range"] if most - least < LITTLE else []
-    blocks = np.array_split(deep.values, math.ceil(deep.values.size / BLOCK))  # rows, to take little memory at a time
-    eight = np.concatenate([scaled(block, deep, low, high) for block in blocks])
-    return Image.fromarray(eight[..., 0] if eight.shape[-1] == 1 else eight), notes
-
-
-def scaled(values: NDArray[np.generic], deep: Deep, low: float, high: float) -> NDArray[np.uint8]:
-    """Return rows [H, W, C] of a deep image as uint8: colors from low … high, alpha from the whole range."""
-    count = 3 if values.shape[-1] >= 3 else 1
-    alpha = values[..., count:].astype(np.float64) / full_scale(values.dtype)
-    color = values[..., :count].astype(np.float64)
-    if deep.premultiplied:
-        color = np.divide(color, alpha, out=np.zeros_like(color), where=alpha > 0)
-    color = (color - low) / (high - low)
-    pixels = np.concatenate([1 - color if deep.inverted else color, alpha], axis=-1)
-    return np.rint(pixels.clip(0, 1) * 255).astype(np.uint8)
+    channels_first: bool = False
+    """Whether the file is an array [C, H, W]."""
 
 
 # --- files that Pillow does not read, or cuts to 8 bits -------------------------------------------------
@@ -146,8 +112,8 @@ def unread_tiff(data: bytes) -> str:
     return f"got a TIFF of {got}; expected gray or RGB, uncompressed or deflated"
 
 
-def tiff_values(page: Any) -> NDArray[np.generic] | None:
-    """Return the values [H, W, C] of a page of a TIFF file, without samples of no known meaning.
+def tiff_values(page: Any, *, all_samples: bool = False) -> NDArray[np.generic] | None:
+    """Return the values [H, W, C] of a page of a TIFF file, with samples of no known meaning if `all_samples`.
 
     None where its compression is not read; Pillow may know it.
     """
@@ -160,7 +126,7 @@ def tiff_values(page: Any) -> NDArray[np.generic] | None:
     values = values.reshape(page.imagelength, page.imagewidth, page.samplesperpixel)
     colors = 3 if page.photometric == COLOR else 1
     has_alpha = page.extrasamples[:1] in ((1,), (2,))
-    return values[..., : colors + has_alpha]
+    return values if all_samples else values[..., : colors + has_alpha]
 
 
 def deep_from_pillow(image: Image.Image) -> Deep:
@@ -176,33 +142,3 @@ def deep_from_pillow(image: Image.Image) -> Deep:
         alpha = np.where(values == image.info["transparency"], 0, opaque).astype(values.dtype)
         deep = deep._replace(values=np.stack([values, alpha], -1))
     return deep
-
-
-# --- what their numbers mean ----------------------------------------------------------------------------
-
-
-def integer_range(dtype: np.dtype, bits: int | None, highest: object) -> tuple[float, float]:
-    """Return black and white: by the tag MaxSampleValue, by 9 to 15 bits a sample, or as is usual for the kind."""
-    if dtype.kind != "f" and (white := first(highest)):
-        return 0.0, float(white)
-    if bits is not None and 8 < bits < 16:
-        return 0.0, 2.0**bits - 1
-    return usual_range(dtype)
-
-
-def usual_range(dtype: np.dtype) -> tuple[float, float]:
-    """Return black and white where a file does not say: 0 and 1 of floats, 0 and 65535 of integers of 16 or 32 bits.
-
-    Integers of 32 bits as a rule hold what 16 could have held. Signed ones of 16 bits end at 32767.
-    """
-    return 0.0, 1.0 if dtype.kind == "f" else 32767.0 if dtype == np.int16 else 65535.0
-
-
-def full_scale(dtype: np.dtype) -> float:
-    """Return the value of an opaque pixel in the alpha channel: the largest one, or 1 of floats."""
-    return 1.0 if dtype.kind == "f" else float(np.iinfo(dtype).max)
-
-
-def first(value: Any) -> Any:
-    """Return the first of the values in a TIFF tag, or its only one."""
-    return value[0] if isinstance(value, tuple) and value else value

@@ -9,6 +9,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from flowferry.datasets.bad_files import BadFiles, Unreadable
+from flowferry.datasets.bands import PICTURES
 from flowferry.datasets.framing import Size
 from flowferry.datasets.image_formats import FORMATS
 from flowferry.datasets.look_ahead import look_ahead
@@ -31,11 +32,11 @@ def decode_all(files: ImageFiles) -> Unreadable:
 
 
 def memory_of(files: ImageFiles) -> int:
-    """Return how many bytes all images take in memory as uint8; where they are cropped, as their headers say."""
+    """Return how many bytes all images take in memory; where they are cropped, as their headers say."""
     channels, height, width = files.shape
     if not files.crops:
-        return len(files) * channels * height * width
-    return sum(channels * width * height for width, height in sizes_of(files))
+        return files.bytes_per_value * len(files) * channels * height * width
+    return files.bytes_per_value * sum(channels * width * height for width, height in sizes_of(files))
 
 
 def sizes_of(files: ImageFiles) -> list[Size]:
@@ -69,7 +70,9 @@ def header_defect(files: ImageFiles, index: int) -> str | None:
 
     A doubtful file is decoded, so that nothing is refused here that decoding accepts.
     """
-    _, height, width = files.shape
+    channels, height, width = files.shape
+    if channels not in PICTURES:  # Pillow does not tell how many bands a file has
+        return defect(files, index)
     try:
         with Image.open(Path(files.config.root, files.names[index]), formats=FORMATS) as opened:
             fits = files.config.resize != "none" or opened.size == (width, height)

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from flowferry.configs.validation import UserError
 from flowferry.datasets.image_formats import ENDINGS
+from flowferry.datasets.image_writing import WRITTEN, format_for
 
 FOLDER, IMAGE, LINK = "folder", "image", "link"
 MAX_KINDS = 8  # kinds of skipped entries that a line lists
@@ -20,7 +21,7 @@ class Item(NamedTuple):
     name: str
     """Its path relative to the tree's root, with / between the parts."""
     output: str = ""
-    """The path of its output, a PNG file, relative to the root of the outputs; empty where there are no outputs."""
+    """The path of its output relative to the root of the outputs; empty where there are no outputs."""
     problem: str = ""
     """Why the folder could not be listed; empty for an image file."""
     variant: int = 1
@@ -115,6 +116,8 @@ class OutputTree(Tree):
     """Whether the output of a.jpg is a.jpg.png instead of a.png."""
     variants: int = 1
     """Outputs of each file: where more than one, those of a.jpg are a.1.png, a.2.png and so on."""
+    format: str | None = None
+    """Of all outputs, a key of `image_writing.WRITTEN`; None: each as its input, if that loses nothing, else PNG."""
     reserved: Iterable[str] = ()
     """Names at the top of the outputs that no output of an image may have."""
 
@@ -140,8 +143,9 @@ class OutputTree(Tree):
 
     def outputs_of(self, name: str) -> list[tuple[str, int]]:
         """Return the file names of the outputs for an image with the file name `name`, sorted, and their variants."""
+        ending = WRITTEN[format_for(name, self.format)].endings[0]
         stem, variants = name if self.keep_ending else stem_of(name), range(1, self.variants + 1)
-        return sorted((numbered(f"{stem}.png", variant, of=self.variants), variant) for variant in variants)
+        return sorted((numbered(stem + ending, variant, of=self.variants), variant) for variant in variants)
 
     def _claim(self, outputs: dict[str, str], output: str, name: str) -> None:
         """Record that `name` becomes `output`. Raises UserError where something else already does."""

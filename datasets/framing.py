@@ -1,8 +1,14 @@
 """Fit images to the size of a network, and back."""
 
+from collections.abc import Iterable
+
+import numpy as np
+import torch
 from PIL import Image
+from torch import Tensor
 
 from flowferry.configs.validation import UserError
+from flowferry.datasets.stored import Pixels
 
 Size = tuple[int, int]
 """(width, height)"""
@@ -38,6 +44,13 @@ def half_of(image: Image.Image, half: str | None) -> Image.Image:
     return image if half is None else image.crop((left, 0, left + width // 2, height))
 
 
+def half_of_pixels(pixels: Pixels, half: str | None) -> Pixels:
+    """Return the half of pixels [H, W, C] that `half_of` returns of an image."""
+    width = pixels.shape[1]
+    left = {None: 0, "left": 0, "right": width - width // 2}[half]
+    return pixels if half is None else pixels[:, left : left + width // 2]
+
+
 def centered(size: Size, frame: Size) -> Box:
     """Return the box of `size` in the middle of `frame`."""
     left, top = (frame[0] - size[0]) // 2, (frame[1] - size[1]) // 2
@@ -53,7 +66,7 @@ def moved(image: Image.Image, used: Box, place: Box, canvas: Image.Image) -> Ima
     return canvas
 
 
-def framed(image: Image.Image, frame: Size, resize: str = "fit", background: str = "black") -> Image.Image:
+def framed(image: Image.Image, frame: Size, resize: str = "fit", background: str | float = "black") -> Image.Image:
     """Return an image fitted to the size `frame` as `boxes` says. Raises UserError as `boxes` does."""
     used, place = boxes(image.size, frame, resize)
     return moved(image, used, place, Image.new(image.mode, frame, background))
@@ -66,3 +79,33 @@ def restored(image: Image.Image, original: Image.Image, resize: str = "fit") -> 
     """
     used, place = boxes(original.size, image.size, resize)
     return moved(image, place, used, original.copy())
+
+
+def framed_pixels(
+    pixels: Pixels, frame: Size, resize: str, background: Iterable[float], *, weighted: bool = False
+) -> Pixels:
+    """Return pixels [H, W, C] of any depth fitted to the size `frame`, channel by channel, as `framed` does.
+
+    background: the color of a border in [0, 1], by channel. weighted: the last channel is alpha, by which the others
+    count. Raises UserError as `boxes` does.
+    """
+    height, width, _ = pixels.shape
+    whole = np.iinfo(pixels.dtype).max
+    if (width, height) == frame:
+        return pixels
+    planes = np.moveaxis(pixels, -1, 0).astype(np.float32) / whole
+    if weighted:
+        planes[:-1] *= planes[-1]
+    pairs = zip(planes, background, strict=True)
+    scaled = np.stack([np.asarray(framed(Image.fromarray(plane), frame, resize, c)) for plane, c in pairs], axis=-1)
+    if weighted:
+        alpha = scaled[..., -1:]
+        scaled[..., :-1] = np.divide(scaled[..., :-1], alpha, out=np.zeros_like(scaled[..., :-1]), where=alpha > 0)
+    return np.rint(scaled.clip(0, 1) * whole).astype(pixels.dtype)
+
+
+def restored_image(image: Tensor, original: Tensor, resize: str) -> Tensor:
+    """Return an image [C, h, w] in [-1, 1] in the place of the frame in its original [C, H, W], as `restored` does."""
+    pairs = zip(image.cpu().numpy(), original.numpy(), strict=True)
+    planes = [restored(Image.fromarray(plane), Image.fromarray(around), resize) for plane, around in pairs]
+    return torch.from_numpy(np.stack([np.asarray(plane) for plane in planes]))

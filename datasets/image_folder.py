@@ -31,7 +31,7 @@ def image_folder(
     only: frozenset[str] | None = None,
     skipped: frozenset[str] | None = None,
 ) -> Sampler:
-    """Return a sampler of the images of a folder and its sub-folders, of `shape` (C, H, W), C = 1 or 3.
+    """Return a sampler of the images of a folder and its sub-folders, of `shape` (C, H, W).
 
     The sub-folders at the first level are the classes, as `checked_classes` orders them, if every image lies in one;
     otherwise the images are unlabeled.
@@ -67,9 +67,9 @@ def image_folder(
 
 
 def image_shape(shape: tuple[int, ...]) -> tuple[int, int, int]:
-    """Return `shape`. Raises UserError unless it is (1 or 3, height, width)."""
-    if len(shape) != 3 or shape[0] not in (1, 3):
-        raise UserError(f"image-folder: got the shape {shape}, expected (1 or 3, height, width)")
+    """Return `shape`. Raises UserError unless it is (channels, height, width)."""
+    if len(shape) != 3:
+        raise UserError(f"image-folder: got the shape {shape}, expected (channels, height, width)")
     channels, height, width = shape
     return channels, height, width
 

@@ -20,6 +20,10 @@ Image.init()
 FORMATS = tuple(name for name in TRUSTED if name in Image.OPEN)
 """Those that this Pillow has, by its names."""
 
-ENDINGS = tuple(sorted(e for e, name in Image.registered_extensions().items() if name in (*FORMATS, "MPO")))
+READ = (*FORMATS, "NPY")
+"""Those that are read, with the arrays of NumPy."""
+
+OF_PILLOW = (e for e, name in Image.registered_extensions().items() if name in (*FORMATS, "MPO"))
+ENDINGS = tuple(sorted([*OF_PILLOW, ".npy"]))
 """Their endings, in lower case. MPO is what Pillow calls a JPEG of several pictures, as some phones write them; it is
 opened as JPEG."""

@@ -10,10 +10,10 @@ from flowferry.datasets.rng import generator, permutation
 
 
 class InMemory:
-    """Images held as uint8 on the device and gathered there. Each epoch is a permutation: every image once.
+    """Images held as uint8 or uint16 on the device and gathered there. Each epoch is a permutation: every image once.
 
     Batch `step` is samples step·count … (step+1)·count of one sequence, whatever the count.
-    images: uint8 [N, C, H, W]; labels: int64 [N], or None.
+    images: uint8 or uint16 [N, C, H, W]; labels: int64 [N], or None.
     """
 
     def __init__(self, images: Tensor, labels: Tensor | None, *, num_classes: int, device: torch.device) -> None:

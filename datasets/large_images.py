@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from PIL import Image, UnidentifiedImageError
 
+from flowferry.datasets.bands import NPY_SIGNATURE, npy_size
 from flowferry.datasets.deep_images import TIFF_SIGNATURES, tiff_size
 from flowferry.datasets.image_formats import FORMATS
 
@@ -63,6 +64,8 @@ def size_of(data: bytes) -> tuple[int, int]:
 
     Raises UnidentifiedImageError for what is no image, and Pillow's errors for more pixels than it takes.
     """
+    if data.startswith(NPY_SIGNATURE):
+        return npy_size(data)
     try:
         return Image.open(BytesIO(data), formats=FORMATS).size
     except UnidentifiedImageError:

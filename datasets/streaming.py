@@ -24,9 +24,10 @@ from flowferry.datasets.base import Batch
 from flowferry.datasets.crops import Place, cropped, places, scaled_size
 from flowferry.datasets.framing import Size
 from flowferry.datasets.image_formats import FORMATS
-from flowferry.datasets.image_io import NOTES, Frame, decode, orientation, pixels_of, read
+from flowferry.datasets.image_io import NOTES, Frame, decode, read
 from flowferry.datasets.in_memory import indices_of, order_of
 from flowferry.datasets.look_ahead import look_ahead
+from flowferry.datasets.pillow_images import orientation
 from flowferry.datasets.pixels import to_images
 
 log = logging.getLogger("flowferry")
@@ -40,7 +41,7 @@ Wanted = tuple[int, Place | None]
 
 
 class ImageFiles:
-    """The images of a folder by index, fitted to `shape` (C, H, W): uint8 [C, H, W], or a text saying what is wrong.
+    """The images of a folder by index, fitted to `shape`: uint8 or uint16 [C, H, W], or a text saying what is wrong.
 
     names: paths relative to the folder of `config`.
     """
@@ -92,11 +93,16 @@ class ImageFiles:
             decoded = decode(data, self.shape[0], reading, frame, self.half)
             for note in decoded.notes:
                 self.notes.setdefault(note, set()).add(index)
-            pixels = pixels_of(decoded.image)
             # Copied by NumPy: torch would start threads of its own for it, in each of the threads that decode.
-            return torch.from_numpy(np.ascontiguousarray(pixels.numpy()))
+            return torch.from_numpy(np.ascontiguousarray(np.moveaxis(decoded.pixels, -1, 0)))
         except UserError as error:
             return str(error)
+
+    @property
+    def bytes_per_value(self) -> int:
+        """What a value takes in memory: two bytes where the first image has more than 8 bits, else one."""
+        first = self[0]
+        return 1 if isinstance(first, str) else first.dtype.itemsize
 
     def tell_notes(self) -> None:
         """Log which images so far have a note that was not told before, a line for each."""
@@ -166,29 +172,37 @@ def decode_ahead(do: Callable[[T], Tensor | str], wanted: Iterable[T], *, depth:
 
 
 def checked(files: ImageFiles, indices: Sequence[int], decoded: Sequence[Tensor | str]) -> list[Tensor]:
-    """Return the images with these indices; tell what is worth telling of them.
+    """Return the images with these indices, all as uint8, or as uint16 where any of them has more than 8 bits.
 
-    Raises BadFiles where some could not be read.
+    Tells what is worth telling of them. Raises BadFiles where some could not be read.
     """
     files.tell_notes()
     pairs = zip(indices, decoded, strict=True)
     if reasons := {files.names[index]: one for index, one in pairs if isinstance(one, str)}:
         raise BadFiles(Unreadable(files.config.root, reasons))
-    return [one for one in decoded if not isinstance(one, str)]
+    images = [one for one in decoded if not isinstance(one, str)]
+    if len({one.dtype for one in images}) > 1:
+        images = [sixteen_bit(one) for one in images]
+    return images
+
+
+def sixteen_bit(pixels: Tensor) -> Tensor:
+    """Return pixels uint8 or uint16 as uint16, where 65535 is white."""
+    return pixels if pixels.dtype == torch.uint16 else (pixels.int() * 257).to(torch.uint16)
 
 
 def stacked(files: ImageFiles, indices: Sequence[int], decoded: Sequence[Tensor | str]) -> Tensor:
-    """Return the images with these indices as uint8 [N, C, H, W]. Raises BadFiles as `checked` does."""
+    """Return the images with these indices as one tensor [N, C, H, W]. Raises BadFiles as `checked` does."""
     return torch.stack(checked(files, indices, decoded))
 
 
 def load_all(files: ImageFiles) -> Tensor:
-    """Return all images as uint8 [N, C, H, W]. Raises BadFiles where some cannot be read."""
+    """Return all images as one tensor [N, C, H, W]. Raises BadFiles where some cannot be read."""
     return torch.stack(load_each(files, files.__getitem__))
 
 
 def load_whole(files: ImageFiles) -> list[Tensor]:
-    """Return all of each image that crops are taken from, uint8 [C, h, w]. Raises BadFiles as `load_all` does."""
+    """Return all of each image that crops are taken from, [C, h, w]. Raises BadFiles as `load_all` does."""
     return load_each(files, files.whole)
 
 

@@ -10,22 +10,23 @@ from flowferry.configs.labels import parse_labels
 from flowferry.configs.options import SampleOptions
 from flowferry.configs.schema import Config
 from flowferry.configs.validation import UserError
-from flowferry.datasets.pixels import to_pil
+from flowferry.datasets.image_writing import WRITTEN, encode
 from flowferry.pipelines.pipeline import Pipeline
 from flowferry.pipelines.storage import weights
-from flowferry.pipelines.storage.files import aside, prepare_folder, write_png
+from flowferry.pipelines.storage.files import aside, prepare_folder, write_aside, write_png
 from flowferry.pipelines.storage.hub import find_weights
 from flowferry.pipelines.visualization.grids import PER_CLASS, caption, sheet
 
 log = logging.getLogger("flowferry")
 
-WRITTEN = re.compile(r"\d{5,}(-\d+)?\.png")
+EARLIER = re.compile(r"\d{5,}(-\d+)?\.(png|tif)")
 
 
 def run(options: SampleOptions) -> int:
     """Write `options.output`/NNNNN[-LABEL].png and `sheet.png`, or `points.csv` of a pipeline in the plane.
 
-    Images that an earlier call left in the run's own folder are removed. Returns the exit code.
+    Images of more channels than PNG holds are written as TIFF. Images that an earlier call left in the run's own folder
+    are removed. Returns the exit code.
     """
     folder = find_weights(options.pipeline)
     pipeline = Pipeline.from_pretrained(folder, precision=options.precision).using(**options.sampling)
@@ -36,16 +37,17 @@ def run(options: SampleOptions) -> int:
     images = pipeline.sample(
         count, labels, seed=options.seed, batch_size=options.batch_size, data_root=options.data_root
     )
-    earlier = {file.name for file in output.iterdir() if WRITTEN.fullmatch(file.name)}
+    earlier = {file.name for file in output.iterdir() if EARLIER.fullmatch(file.name)}
     if not pipeline.config.is_image:
         with aside(output / "points.csv") as part:
             np.savetxt(part, images.cpu().numpy(), delimiter=",")
         log.info("%d points in %s; NFE %d", count, output / "points.csv", pipeline.nfe)
         return 0
+    format = "png" if images.shape[1] in WRITTEN["png"].channels else "tiff"
     for index, image in enumerate(images):
         suffix = "" if labels is None else f"-{labels[index]}"
-        name = f"{index:05d}{suffix}.png"
-        write_png(output / name, to_pil(image))
+        name = f"{index:05d}{suffix}{WRITTEN[format].endings[0]}"
+        write_aside(output / name, encode(image, format))
         earlier.discard(name)
     if options.output is None:
         for name in earlier:

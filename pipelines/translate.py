@@ -1,4 +1,4 @@
-"""The verb `translate`: image files in, translated PNG files out.
+"""The verb `translate`: image files in, translated image files out.
 
 A result depends on the weights, the settings and the bytes of its own input alone. The network always sees blocks of
 one size, so that neither `--batch-size`, nor other files, nor the number of processes changes a bit of it.
@@ -25,6 +25,7 @@ from flowferry.configs.validation import BrokenOff, UserError
 from flowferry.datasets.backgrounds import check_background
 from flowferry.datasets.file_tree import Item, OutputTree
 from flowferry.datasets.image_formats import ENDINGS
+from flowferry.datasets.image_writing import check_channels
 from flowferry.datasets.rng import derive_seed
 from flowferry.pipelines.hardware import run_precision, use_cores
 from flowferry.pipelines.pipeline import Pipeline
@@ -89,6 +90,8 @@ def check(pipeline: Pipeline, options: TranslateOptions) -> None:
             f"translate: got {config.name}, which starts from noise, expected images; use `sample`, or --reverse"
         )
     pipeline.check_direction(reverse=options.reverse)
+    if options.format is not None:
+        check_channels(options.format, config.shape[0])
     asked_label(config, options)
 
 
@@ -148,6 +151,7 @@ def settings(translator: Translator, options: TranslateOptions, folder: Path) ->
         "background": translator.reading.background,
         "range": translator.reading.range,
         "suffix": options.suffix,
+        "format": options.format,
     }
 
 
@@ -162,14 +166,10 @@ def whole_tree(translator: Translator, options: TranslateOptions, state: Partial
     """
     asked = ("sheet.png", options.sheet), ("path.gif", options.gif), ("index.html", options.html)
     shown = [name for name, wanted in asked if wanted]
-    tree = OutputTree(
-        options.input,
-        leave_out=options.output,
-        follow_links=options.follow_links,
-        keep_ending=options.suffix,
-        variants=options.variants,
-        reserved={MANIFEST, FAILURES, WORK, *shown},
-    )
+    own = {MANIFEST, FAILURES, WORK, *shown}
+    named: Any = {"keep_ending": options.suffix, "variants": options.variants, "format": options.format}
+    links = options.follow_links
+    tree = OutputTree(options.input, leave_out=options.output, follow_links=links, **named, reserved=own)
     total = survey(tree, options, state)
     manifest = Manifest(options.output, header, rank=state.process_index)
     if state.is_main_process:

@@ -10,8 +10,10 @@ from flowferry.configs.options import TranslateOptions
 from flowferry.configs.validation import UserError
 from flowferry.datasets.file_tree import Item, numbered
 from flowferry.datasets.image_io import NOTES
+from flowferry.datasets.image_writing import WRITTEN, format_for, format_named
 from flowferry.pipelines.storage.files import prepare_folder, write_aside
-from flowferry.pipelines.translation.translator import Result, Translator
+from flowferry.pipelines.translation.files import Result
+from flowferry.pipelines.translation.translator import Translator
 
 log = logging.getLogger("flowferry")
 
@@ -23,7 +25,7 @@ def one_file(translator: Translator, options: TranslateOptions) -> int:
         if getattr(options, name):
             raise UserError(f"--{name}: got the one file {source}, expected a folder of images")
     paths = outputs_of(options)
-    loaded = translator.load(source.parent, None, (Item(source.name), None))
+    loaded = translator.load(source.parent, None, (Item(source.name, paths[0].name), None))
     if isinstance(loaded, Result):
         log.warning("failed: %s: %s", source, loaded.entry["error"])
         return 1
@@ -43,12 +45,16 @@ def outputs_of(options: TranslateOptions) -> list[Path]:
     Only a file that was named as it is may be replaced: not one in a folder, nor one with a variant's number.
     """
     path, into_folder, count = options.output, names_folder(options.destination), options.variants
+    ending = WRITTEN[format_for(options.input.name, options.format)].endings[0]
     if into_folder:
-        path = path / f"{options.input.stem}.png"
-    elif (ending := path.suffix.lower()) != ".png":
-        if ending in Image.registered_extensions():
-            raise UserError(f"--output: got {path}, expected a name that ends in .png")
-        path = path.with_name(f"{path.name}.png")
+        path = path / f"{options.input.stem}{ending}"
+    elif (named := format_named(path.name)) is None:
+        if path.suffix.lower() in Image.registered_extensions():
+            endings = ", ".join(kind.endings[0] for kind in WRITTEN.values())
+            raise UserError(f"--output: got {path}, expected a name that ends in {endings}")
+        path = path.with_name(f"{path.name}{ending}")
+    elif options.format not in (None, named):
+        raise UserError(f"--output: got {path} beside --format {options.format}, expected a name that ends in {ending}")
     paths = [path.with_name(numbered(path.name, variant, of=count)) for variant in range(1, count + 1)]
     for path in paths:
         if path.resolve() == options.input.resolve():

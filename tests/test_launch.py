@@ -182,7 +182,7 @@ def test_translate_keeps_the_tree_and_names_what_failed(here, tmp_path, caplog):
     assert launch.main([*argv, "--output", str(tmp_path / "out")]) == 1
     written = {str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*") if path.is_file()}
     told = {"manifest.jsonl", "failures.jsonl"}
-    assert written == {"a.png", "b/c.png", "b/deep/größe 1.png", "b/d.png", *told}
+    assert written == {"a.png", "b/c.png", "b/deep/größe 1.webp", "b/d.png", *told}
     assert "broken.png" in caplog.text
     assert all(Image.open(tmp_path / "out" / name).size == (28, 28) for name in written - told)
 

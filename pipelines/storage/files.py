@@ -15,7 +15,7 @@ from typing import Any
 from PIL import Image
 
 from flowferry.configs.validation import BrokenOff, UserError
-from flowferry.datasets.color_profiles import png
+from flowferry.datasets.image_writing import png
 
 NO_FLUSH = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}  # of some FUSE and CIFS
 

@@ -4,6 +4,7 @@ import base64
 import html
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from itertools import groupby, islice
 from pathlib import Path
 from string import Template
@@ -11,17 +12,16 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor
 
-from flowferry.configs.images import ReadConfig
 from flowferry.configs.terminal import escaped
-from flowferry.datasets.color_profiles import png
 from flowferry.datasets.file_tree import Item, Tree
-from flowferry.datasets.image_io import load_image
+from flowferry.datasets.image_io import load_image, to_tensor
+from flowferry.datasets.image_writing import png
 from flowferry.datasets.pixels import to_pil
 from flowferry.pipelines.storage.files import write_png, write_text
-from flowferry.pipelines.translation.translator import LoadedImage, Translator
+from flowferry.pipelines.translation.files import LoadedImage
+from flowferry.pipelines.translation.translator import Translator
 from flowferry.pipelines.visualization.grids import Row, caption, path_frames, save_gif, sheet, solver_summary
 
 log = logging.getLogger("flowferry")
@@ -29,7 +29,6 @@ log = logging.getLogger("flowferry")
 ON_SHEET, IN_GIF, ON_PAGE = 64, 16, 64  # images to show, at most
 ACROSS = 16  # images in a row of the sheet
 VARIANTS = 8  # results of an image to show, at most
-AS_IT_IS, ON_WHITE = ReadConfig(resize="stretch"), ReadConfig(resize="fit", background="white")
 SIDE = 160  # pixels of an image's longer side on the sheet and in the GIF, where each has a size of its own
 LARGEST = 512  # pixels of an image's longer side on the page, at most
 
@@ -65,14 +64,16 @@ def translated(translator: Translator, tree: Tree, output: Path) -> Iterator[Tra
 def write_sheet(translator: Translator, some: list[Translated], file: Path) -> None:
     """Write a sheet: rows of images as the network gets them, each above its results."""
     config, own = translator.pipeline.config, translator.sizes.own
-    shape, reading = ((config.shape[0], SIDE, SIDE), ON_WHITE) if own else (config.shape, AS_IT_IS)
+    shape: Any = (config.shape[0], SIDE, SIDE) if own else config.shape
+    framing: Any = {"resize": "fit", "background": "white"} if own else {"resize": "stretch"}
+    reading = replace(translator.reading, **framing)
     rows: list[Row] = []
     for start in range(0, min(len(some), ON_SHEET), ACROSS):
         part = some[start : start + ACROSS]
         rows.append(("before", torch.stack([on_white(one.loaded.image) if own else one.loaded.image for one in part])))
         for number, files in enumerate(zip(*(one.after for one in part), strict=True), start=1):
             label = "after" if len(part[0].after) == 1 else f"after, {number}"
-            rows.append((label, torch.stack([load_image(after, shape, reading) for after in files])))  # type: ignore[arg-type]
+            rows.append((label, torch.stack([load_image(after, shape, reading) for after in files])))
     write_png(file, sheet(rows, caption(config, solver_summary(translator.pipeline)), scale=1 if own else 2))
 
 
@@ -102,9 +103,11 @@ def write_page(translator: Translator, some: list[Translated], file: Path) -> No
     """Write an HTML page without other files: each image with a slider between before and after, for each result."""
     cards = []
     for one in some[:ON_PAGE]:
-        image = translator.original(one.before) if translator.restore_size else to_pil(one.loaded.image)
+        original = translator.restore_size
+        image = to_tensor(translator.original(one.before).pixels) if original else one.loaded.image
         name, before = html.escape(escaped(one.loaded.item.name), quote=True), data_url(image)
-        pairs = [PAIR.substitute(name=name, before=before, after=data_url(Image.open(after))) for after in one.after]
+        results = [to_tensor(translator.original(after).pixels) for after in one.after]
+        pairs = [PAIR.substitute(name=name, before=before, after=data_url(result)) for result in results]
         cards.append(CARD.substitute(name=name, kind="variants" * (len(pairs) > 1), pairs="\n".join(pairs)))
     config = translator.pipeline.config
     told = html.escape(caption(config, solver_summary(translator.pipeline), f"the first {len(cards)} images"))
@@ -126,9 +129,9 @@ def on_white(image: Tensor) -> Tensor:
     return F.pad(fitted, (right // 2, right - right // 2, down // 2, down - down // 2), value=1.0)
 
 
-def data_url(image: Image.Image) -> str:
-    """Return an image as a PNG in a data URL, shrunk to at most LARGEST pixels on its longer side."""
-    small = image.convert("RGB" if image.mode == "RGB" else "L")
+def data_url(image: Tensor) -> str:
+    """Return an image [C, H, W] in [-1, 1] as a PNG in a data URL, at most LARGEST pixels on its longer side."""
+    small = to_pil(image)
     small.thumbnail((LARGEST, LARGEST))
     return "data:image/png;base64," + base64.b64encode(png(small)).decode()
 

@@ -8,8 +8,8 @@ from tqdm import tqdm
 
 from flowferry.datasets.file_tree import Tree
 from flowferry.datasets.image_io import NOTES
+from flowferry.pipelines.translation.files import Result
 from flowferry.pipelines.translation.manifest import FAILURES
-from flowferry.pipelines.translation.translator import Result
 
 log = logging.getLogger("flowferry")
 

@@ -7,50 +7,27 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from flowferry.configs.images import ReadConfig
 from flowferry.configs.validation import DISK_ERRORS, BrokenOff, UserError
-from flowferry.datasets.color_profiles import png
 from flowferry.datasets.file_tree import Item
-from flowferry.datasets.framing import restored
-from flowferry.datasets.image_io import decode, read, to_tensor
+from flowferry.datasets.framing import restored_image
+from flowferry.datasets.image_io import Decoded, decode, read, to_tensor
+from flowferry.datasets.image_writing import WRITTEN, encode
 from flowferry.datasets.look_ahead import look_ahead
-from flowferry.datasets.pixels import to_pil, to_pixels
+from flowferry.datasets.pixels import to_pixels
 from flowferry.datasets.rng import derive_seed
 from flowferry.pipelines.pipeline import Pipeline
 from flowferry.pipelines.translation.entries import Entry, begun, sha256
+from flowferry.pipelines.translation.files import LoadedImage, Result, failure, format_of
 from flowferry.pipelines.translation.manifest import Manifest
 from flowferry.pipelines.translation.sizes import OF_NETWORK, Sizes, blocks
 
 FILE_THREADS = 4  # threads that read files, and as many that write them
-
-
-class LoadedImage(NamedTuple):
-    """An image file that was read and framed, ready for the network."""
-
-    item: Item
-    digest: str
-    """The SHA-256 of the file's bytes."""
-    image: Tensor
-    """[C, H, W] in [-1, 1], at the size at which it is translated."""
-    size: tuple[int, int]
-    """(width, height) of the upright image in the file."""
-    notes: list[str]
-    """What was worth telling when it was read: keys of `image_io.NOTES`."""
-
-
-class Result(NamedTuple):
-    """The outcome of one file."""
-
-    status: str
-    """ "translated", "already there" or "failed"."""
-    entry: Entry
-    """Its line in the manifest, or in the list of failures."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,8 +68,10 @@ class Translator:
                 return Result("already there", before)
             channels, height, width = self.pipeline.config.shape
             frame = None if self.sizes.own else (width, height)
-            image, size, notes = decode(data, channels, self.reading, frame)
-            return LoadedImage(item, digest, to_tensor(image), size, notes)
+            pixels, size, notes, alpha, stored = decode(data, channels, self.reading, frame)
+            if alpha is not None and not WRITTEN[format_of(item)].keeps_alpha:
+                notes = [*notes, "no alpha"]
+            return LoadedImage(item, digest, to_tensor(pixels), size, notes, stored, alpha)
         except UserError as error:
             return failure(item, error)
 
@@ -124,32 +103,31 @@ class Translator:
         """Return the class to ask for, int64 [count]; None where none is asked for."""
         return None if self.label is None else torch.full((count,), self.label)
 
-    def original(self, path: Path) -> Image.Image:
+    def original(self, path: Path) -> Decoded:
         """Return an input as it was before it was framed. Raises UserError where it cannot be read."""
-        return decode(read(path), self.pipeline.config.shape[0], self.reading).image
+        return decode(read(path), self.pipeline.config.shape[0], self.reading)
 
     def encode(self, result: Tensor, loaded: LoadedImage, root: Path) -> bytes:
-        """Return a result [C, H, W] as the bytes of a PNG file, at the size of its input where `restore_size`.
+        """Return a result [C, H, W] as the bytes of a file, at the size of its input where `restore_size`.
 
-        Raises UserError where the input under `root` is needed once more and cannot be read.
+        The name of the output says in which format; in it the file is as deep and as transparent as its input, if it
+        can be. Raises UserError where the input under `root` is needed once more and cannot be read, and where the
+        format cannot hold the result.
         """
-        image = to_pil(result)
-        if not self.restore_size:
-            return png(image)
-        resize, size = self.reading.resize, loaded.size
-        around = self.original(root / loaded.item.name) if resize in ("fill", "crop") else Image.new(image.mode, size)
-        return png(restored(image, around, resize))
+        alpha = loaded.alpha
+        if self.restore_size:
+            around = torch.zeros(len(result), *reversed(loaded.size))
+            if self.reading.resize in ("fill", "crop") or alpha is not None:
+                original = self.original(root / loaded.item.name)
+                around, alpha = to_tensor(original.pixels), original.alpha
+            result = restored_image(result, around, self.reading.resize)
+        return encode(result, format_of(loaded.item), loaded.stored, alpha)
 
 
 def noise_rows(images: Iterable[Tensor], variants: Sequence[int]) -> list[int]:
     """Return the number of the noise for each of B images [C, H, W] in [-1, 1], by its contents and its variant."""
     digests = (sha256(to_pixels(image).numpy().tobytes()) for image in images)
     return [derive_seed(*((digest,) if k == 1 else (digest, k))) for digest, k in zip(digests, variants, strict=True)]
-
-
-def failure(item: Item, error: Exception) -> Result:
-    """Return the result of a file that failed."""
-    return Result("failed", {"input": item.name, "error": str(error)})
 
 
 def translate_stream(

@@ -27,8 +27,9 @@ from PIL import Image, ImageCms
 from flowferry.configs.images import ReadConfig
 from flowferry.configs.validation import UserError
 from flowferry.datasets import large_images
-from flowferry.datasets.color_profiles import png, srgb_profile
+from flowferry.datasets.color_profiles import srgb_profile
 from flowferry.datasets.image_io import decode
+from flowferry.datasets.image_writing import png
 
 NOISE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8))
 SMOOTH = NOISE.resize((600, 400), Image.Resampling.BICUBIC)
@@ -37,7 +38,9 @@ EIGHT_BIT_RAMP = np.rint(RAMP * 255)
 
 
 def pixels(data: bytes, channels: int = 3, **options: object) -> NDArray[np.int64]:
-    return np.asarray(decode(data, channels, ReadConfig(**options)).image).astype(np.int64)
+    """Return what is decoded, on the scale of 8 bits."""
+    found = decode(data, channels, ReadConfig(**options)).pixels
+    return np.rint(found / (np.iinfo(found.dtype).max / 255)).astype(np.int64)
 
 
 def notes(data: bytes, **options: object) -> list[str]:
@@ -159,7 +162,7 @@ def test_a_photograph_of_108_megapixels_is_read() -> None:
     """Pillow alone refuses it as a decompression bomb."""
     data = encoded(Image.new("L", (12000, 9000), 77))
     decoded = decode(data, 1, ReadConfig(), (28, 28))
-    assert decoded.size == (12000, 9000) and decoded.image.getextrema() == (0, 77)
+    assert decoded.size == (12000, 9000) and (decoded.pixels.min(), decoded.pixels.max()) == (0, 77)
     assert Image.MAX_IMAGE_PIXELS is not None  # the limit of others' code stays
 
 
@@ -340,7 +343,7 @@ def test_a_gray_profile_is_followed() -> None:
     data = encoded(Image.fromarray(EIGHT_BIT_RAMP.astype(np.uint8)), icc_profile=gray_profile(1.0))
     linear = EIGHT_BIT_RAMP / 255
     expected = 255 * np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
-    assert np.abs(pixels(data, 1) - expected).max() <= 0.6
+    assert np.abs(pixels(data, 1)[..., 0] - expected).max() <= 0.6
 
 
 @pytest.mark.parametrize("profile", ["srgb", "of another space", "broken"])

@@ -60,7 +60,9 @@ def hostile_tree(root: Path) -> dict[str, str]:
             path.write_bytes(what)
         else:
             what.save(path, **options)
-        expected[name] = name.rpartition(".")[0] + ".png" if becomes is None else becomes
+        stem, _, ending = name.rpartition(".")
+        kept = {"webp": ".webp", "tif": ".tif", "tiff": ".tif"}.get(ending, ".png")
+        expected[name] = stem + kept if becomes is None else becomes
 
     put("gray.png", noise(1, mode="L"))
     put("UPPER.PNG", noise(2))

@@ -42,6 +42,16 @@ def refused(capsys: pytest.CaptureFixture[str], *given: object) -> str:
 # --- what becomes of each file --------------------------------------------------------------------------
 
 
+FOUND = {  # what becomes of files that do not become gray PNG files of 8 bits: format and mode
+    "web.webp": ("WEBP", "RGB"),
+    "scan.tif": ("TIFF", "L"),
+    "scan.deep.tif": ("TIFF", "I;16"),
+    "gray16.png": ("PNG", "I;16"),
+    "rgb16.png": ("PNG", "I;16"),
+    "glass.png": ("PNG", "LA"),
+}
+
+
 def test_every_kind_of_file(trained: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     expected = hostile_tree(tmp_path / "in")
     assert translate(trained, tmp_path / "in", tmp_path / "out") == 1
@@ -53,8 +63,9 @@ def test_every_kind_of_file(trained: Path, tmp_path: Path, caplog: pytest.LogCap
         assert expected[name][1:] in reason, (name, reason)
         assert "0x" not in reason and "\n" not in reason
     for name in made:
+        kind, mode = FOUND.get(name, ("PNG", "L"))
         with Image.open(tmp_path / "out" / name) as image:
-            assert (image.size, image.mode, image.format) == ((28, 28), "L", "PNG")
+            assert (image.size, image.mode, image.format) == ((28, 28), mode, kind), name
     done = {row["input"]: row["output"] for row in rows(tmp_path / "out" / "manifest.jsonl")[1:]}
     assert done == {name: becomes for name, becomes in expected.items() if becomes in made}
     assert f"{len(made)} translated" in caplog.text and f"{len(reasons)} failed" in caplog.text
@@ -98,7 +109,7 @@ def test_two_processes_give_the_bytes_of_one_each_file_once(trained: Path, tmp_p
     assert done.returncode == 1, done.stderr
     one = contents(tmp_path / "one")
     assert contents(tmp_path / "two") == one
-    made = [name for name in one if name.endswith(".png")]
+    made = [name for name in one if not name.endswith(".jsonl")]
     assert f"{len(made)} translated" in done.stderr, done.stderr
 
 
@@ -122,7 +133,7 @@ def test_links_are_followed_where_that_is_asked_for(
 # --- what is refused before anything is written ---------------------------------------------------------
 
 
-@pytest.mark.parametrize("names", [("a.png", "a.jpg"), ("b/a.png", "b/a.webp"), ("a.jpg", "a.png/x.png")])
+@pytest.mark.parametrize("names", [("a.png", "a.jpg"), ("b/a.png", "b/a.bmp"), ("a.jpg", "a.png/x.png")])
 def test_collisions_are_refused_and_suffix_is_the_way_out(
     names: tuple[str, str], trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -258,14 +269,36 @@ def test_one_file_goes_where_the_name_says(
         assert image.format == "PNG"
 
 
-@pytest.mark.parametrize("name", ["digit.jpg", "digit.JPEG", "digit.webp", "digit.tif"])
+@pytest.mark.parametrize(
+    ("name", "format"),
+    [("digit.jpg", "JPEG"), ("digit.JPEG", "JPEG"), ("digit.webp", "WEBP"), ("digit.tif", "TIFF"), ("x.tiff", "TIFF")],
+)
+def test_the_name_of_one_file_says_its_format(name: str, format: str, trained: Path, tmp_path: Path) -> None:
+    noise(0).save(tmp_path / "a.png")
+    assert translate(trained, tmp_path / "a.png", tmp_path / name) == 0
+    with Image.open(tmp_path / name) as image:
+        assert (image.format, image.size) == (format, (28, 28))
+
+
+@pytest.mark.parametrize("name", ["digit.gif", "digit.BMP", "digit.pdf"])
 def test_a_name_of_another_format_is_refused(
     name: str, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     noise(0).save(tmp_path / "a.png")
     told = refused(capsys, trained, tmp_path / "a.png", tmp_path / name)
-    assert f"got {tmp_path / name}, expected a name that ends in .png" in told
+    assert f"got {tmp_path / name}, expected a name that ends in .png, .jpg, .webp, .tif, .npy" in told
     assert contents(tmp_path).keys() == {"a.png"}
+
+
+def test_a_name_and_a_format_that_contradict_each_other_are_refused(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    noise(0).save(tmp_path / "a.png")
+    told = refused(capsys, trained, tmp_path / "a.png", tmp_path / "x.png", "--format", "jpeg")
+    assert "x.png beside --format jpeg, expected a name that ends in .jpg" in told
+    assert translate(trained, tmp_path / "a.png", tmp_path / "x", "--format", "jpeg") == 0
+    assert translate(trained, tmp_path / "a.png", f"{tmp_path}/new/", "--format", "npy") == 0  # type: ignore[arg-type]
+    assert contents(tmp_path).keys() == {"a.png", "x.jpg", "new/a.npy"}
 
 
 def test_a_file_in_the_folder_that_was_named_is_not_replaced_but_one_that_was_named_itself_is(

@@ -118,6 +118,20 @@ def test_the_same_weights_saved_again_do_none_of_it_again(trained: Path, tmp_pat
     assert redone(before, touched(out)) == set()
 
 
+def test_a_folder_of_an_older_version_is_done_again_in_the_formats_of_now(trained: Path, tmp_path: Path) -> None:
+    """Its manifest knows no formats; what it lists is ours, and stays or is replaced."""
+    source, out = write_images(tmp_path / "in"), tmp_path / "out"
+    noise(0).save(source / "scan.tif")
+    assert translate(trained, source, out, "--format", "png") == 0
+    header, *entries = rows(out / "manifest.jsonl")
+    assert header.pop("format") == "png"  # type: ignore[comparison-overlap]
+    (out / "manifest.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [header, *entries]))
+    before = touched(out)
+    assert translate(trained, source, out) == 0
+    assert redone(before, touched(out)) == before.keys() - {"scan.png"}
+    assert (out / "scan.tif").is_file() and len(rows(out / "manifest.jsonl")) == 1 + 10 + 1
+
+
 def test_outputs_within_the_inputs_are_not_translated(trained: Path, tmp_path: Path) -> None:
     source = write_images(tmp_path / "in")
     for _ in range(2):

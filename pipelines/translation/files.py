@@ -1,0 +1,47 @@
+"""One file on its way: as it was read, and what came of it."""
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+from flowferry.datasets.file_tree import Item
+from flowferry.datasets.image_writing import format_named
+from flowferry.datasets.stored import Pixels, Stored
+from flowferry.pipelines.translation.entries import Entry
+
+
+class LoadedImage(NamedTuple):
+    """An image file that was read and framed, ready for the network."""
+
+    item: Item
+    digest: str
+    """The SHA-256 of the file's bytes."""
+    image: Tensor
+    """[C, H, W] in [-1, 1], at the size at which it is translated."""
+    size: tuple[int, int]
+    """(width, height) of the upright image in the file."""
+    notes: list[str]
+    """What was worth telling when it was read: keys of `image_io.NOTES`."""
+    stored: Stored
+    """How the file holds it."""
+    alpha: Pixels | None
+    """[H, W, 1], of a transparent image that was laid on the background."""
+
+
+class Result(NamedTuple):
+    """The outcome of one file."""
+
+    status: str
+    """ "translated", "already there" or "failed"."""
+    entry: Entry
+    """Its line in the manifest, or in the list of failures."""
+
+
+def format_of(item: Item) -> str:
+    """Return the format of a file's output, as its ending says."""
+    return format_named(item.output) or "png"
+
+
+def failure(item: Item, error: Exception) -> Result:
+    """Return the result of a file that failed."""
+    return Result("failed", {"input": item.name, "error": str(error)})
