@@ -1,5 +1,7 @@
 """Images translated at their own size: pipelines/translation/sizes.py."""
 
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -112,6 +114,33 @@ def test_variants_of_pictures_of_various_sizes_differ_and_the_first_is_the_only_
     one, two = images_of(tmp_path / "one"), images_of(tmp_path / "two")
     for name in SIZES:
         assert two[f"{name}.1.png"] == one[f"{name}.png"] != two[f"{name}.2.png"]
+
+
+PEAK = """
+import sys
+from resource import RUSAGE_SELF, getrusage
+from flowferry import launch
+weights, *files = sys.argv[1:]
+for name in files:
+    print(getrusage(RUSAGE_SELF).ru_maxrss)
+    options = ["--size", "own", "--steps", "2"]
+    launch.main(["translate", "--pipeline", weights, "--input", name, "--output", name + ".out.png", *options])
+print(getrusage(RUSAGE_SELF).ru_maxrss)
+"""
+
+
+@pytest.mark.slow
+def test_a_picture_of_4_megapixels_takes_less_than_1_gb_of_memory(tmp_path: Path) -> None:
+    """With the network of `paired`, from file to file, beyond what a process takes for a picture of 64×64 pixels."""
+    Pipeline(PIPELINES["paired"]).save_pretrained(tmp_path / "weights")
+    names = [str(tmp_path / "small.png"), str(tmp_path / "large.png")]
+    for name, side in zip(names, (64, 2048), strict=True):
+        noise(0, (side, side)).save(name)
+    command = [sys.executable, "-c", PEAK, str(tmp_path / "weights"), *names]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900, check=True)
+    _, bare, peak = (int(line) / 1024 for line in done.stdout.split())  # MB
+    assert Image.open(f"{names[1]}.out.png").size == (2048, 2048)
+    assert peak - bare < 1000
 
 
 # --- which size it is -----------------------------------------------------------------------------------
