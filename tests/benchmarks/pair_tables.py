@@ -12,6 +12,7 @@ from flowferry.pipelines.storage.files import write_json, write_png, write_text
 from flowferry.pipelines.visualization.grids import sheet
 
 SHOWN = 12  # pairs on the sheet
+TILE = 128  # pixels, which images on the sheet are about as large as, at least
 COLUMNS = {
     "psnr": ("PSNR", ".2f"),
     "psnr of the best": ("best of {variants}", ".2f"),
@@ -77,7 +78,8 @@ class Results:
         write_json(self.folder / "results.json", {**self.about, "rows": self.rows})
         write_text(self.folder / "table.md", self.markdown())
         told = f"{self.options.task}: {SHOWN} held-out pairs, evenly spaced; {self.options.minutes:g} minutes each"
-        write_png(self.folder / "sheet.png", sheet([*self.pictures, ("truth", self.shown(self.data.truth))], told))
+        rows = [*self.pictures, ("truth", self.shown(self.data.truth))]
+        write_png(self.folder / "sheet.png", sheet(rows, told, scale=max(2, TILE // self.data.truth.shape[-1])))
 
     def markdown(self) -> str:
         """Return the table: the mean over the seeds, and the least and largest value where they differ."""
