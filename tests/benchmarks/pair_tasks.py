@@ -67,7 +67,7 @@ TASKS = {
     "noto2twemoji": Task(
         emoji("noto2twemoji/noto", "noto2twemoji/twemoji"),
         (3, 64, 64),
-        ("copy", "folders --coupling independent", "folders --coupling ot"),
+        ("copy", "unpaired", "unpaired --coupling ot", "unpaired --coupling independent"),
     ),
 }
 
