@@ -28,9 +28,12 @@ from pair_tasks import Data
 from torch import Tensor
 
 from flowferry.configs.cli import parse_train
+from flowferry.configs.components import ImageFolderConfig
 from flowferry.configs.locations import default_data_root
 from flowferry.configs.schema import Config, read_config
 from flowferry.configs.validation import UserError
+from flowferry.models.encoder import Encoder
+from flowferry.pipelines.evaluation.encoder import trained_encoder
 from flowferry.pipelines.hardware import use_cores
 from flowferry.pipelines.pipeline import Pipeline
 from flowferry.pipelines.training.logger import read_metrics
@@ -161,16 +164,13 @@ def contenders(told: str, run: Run, data: Data) -> Iterator[Contender]:
         yield from flow(told, run, data)
 
 
-def measure(
-    contender: Contender, truth: Tensor, network: pair_figures.Autoencoder, variants: int
-) -> tuple[dict[str, float], Tensor]:
+def measure(contender: Contender, truth: Tensor, encoder: Encoder, variants: int) -> tuple[dict[str, float], Tensor]:
     """Return all figures of a contender, and its results for the first seed of the noise."""
     results = contender.translate(seed=0)
-    figures = pair_figures.figures_of(results, truth, network)
+    figures = pair_figures.figures_of(results, truth, encoder)
     if variants > 1 and not torch.equal(second := contender.translate(seed=1), results):
         drawn = [results, second, *(contender.translate(seed=noise) for noise in range(2, variants))]
-        best = pair_figures.best_of(drawn, truth)
-        figures["psnr of the best"] = pair_figures.closeness(best, truth).psnr
+        figures["psnr of the best"] = pair_figures.best_psnr(drawn, truth)
     return figures | contender.cost, results
 
 
@@ -195,7 +195,6 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add("--count", type=int, default=1000, help="held-out pairs to measure, at most, evenly spaced")
     add("--ngf", type=int, default=rivals.Recipe.width, help="width of the rivals")
     add("--rival-batch-size", type=int, default=rivals.Recipe.batch_size)
-    add("--feature-steps", type=int, default=500, help="of training the network whose features are compared")
     add("--emoji", type=Path, default=default_data_root() / "emoji", help="folder of line2colour and noto2twemoji")
     add("--garments", type=int, default=30_000, help="images of FashionMNIST in edges2garments")
     add("--data-root", type=Path, default=default_data_root())
@@ -223,12 +222,12 @@ def main(argv: list[str] | None = None) -> None:
         sys.exit(f"bench_pairs: {error}")
     data = everything.evenly(options.count)
     results, targets = Results(options, everything, data), everything.train_targets
-    network = pair_figures.trained_autoencoder(targets, steps=options.feature_steps)
+    encoder = trained_encoder(ImageFolderConfig(root=str(folders[1])), data.train[1], folder=results.folder).encoder
     for run in runs:
         for told in options.entries:
             for contender in contenders(told, run, data):
-                results.add(contender.label, run.seed, *measure(contender, data.truth, network, options.variants))
-    floor = pair_figures.distances(targets[pair_tasks.spaced(len(targets), len(data.truth))], data.truth, network)
+                results.add(contender.label, run.seed, *measure(contender, data.truth, encoder, options.variants))
+    floor = pair_figures.distances(targets[pair_tasks.spaced(len(targets), len(data.truth))], data.truth, encoder)
     results.add(FLOOR, runs[0].seed, floor)
     print(results.markdown())
 
