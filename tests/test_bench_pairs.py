@@ -199,9 +199,7 @@ def test_a_cell_gives_the_mean_and_the_spread_of_the_seeds() -> None:
     assert pair_tables.cell([1.0], ".1f") == "1.0" and pair_tables.cell([], ".1f") == ""
 
 
-def test_a_comparison_from_folders_to_the_table_and_the_sheet(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_comparison_from_folders_to_the_table_and_the_sheet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for index, image in enumerate(draw_colors(40, 0)[0].movedim(1, -1).numpy()):
         for side, shown in (("line", image.mean(axis=-1).astype(np.uint8)), ("colour", image)):
             file = tmp_path / "emoji" / "line2colour" / side / f"{index:02d}.png"
@@ -231,6 +229,7 @@ def test_a_comparison_from_folders_to_the_table_and_the_sheet(
     assert (folder / "table.md").read_text().count("\n| ") == 7 and (folder / "sheet.png").exists()
     bench_pairs.main(told)
     assert len(launched) == 1  # nothing is trained twice
-    capsys.readouterr()
+    with pytest.raises(SystemExit, match="other options"):
+        bench_pairs.main([*told, small, "--minutes", "0.001"])
     with pytest.raises(SystemExit, match=r"train\.lr"):
         bench_pairs.main([*told[:-3], f"{small} --train.lr fast"])

@@ -9,6 +9,7 @@ command again goes on where it was stopped. What is measured: README.md beside t
 """
 
 import argparse
+import json
 import shlex
 import subprocess
 import sys
@@ -30,12 +31,13 @@ from torch import Tensor
 from flowferry.configs.cli import parse_train
 from flowferry.configs.components import ImageFolderConfig
 from flowferry.configs.locations import default_data_root
-from flowferry.configs.schema import Config, read_config
+from flowferry.configs.schema import Config
 from flowferry.configs.validation import UserError
 from flowferry.models.encoder import Encoder
 from flowferry.pipelines.evaluation.encoder import trained_encoder
 from flowferry.pipelines.hardware import use_cores
 from flowferry.pipelines.pipeline import Pipeline
+from flowferry.pipelines.storage.files import write_json
 from flowferry.pipelines.training.logger import read_metrics
 
 COPY, FLOOR = "copy", "training pictures"
@@ -95,31 +97,31 @@ def asked(words: list[str], run: Run) -> Config:
 
 def launch(command: list[str], folder: Path) -> None:
     """Train in a process of its own; what it says goes into a file `log`."""
-    folder.mkdir(parents=True, exist_ok=True)
     with (folder / "log").open("ab") as log:
         done = subprocess.run([sys.executable, str(LAUNCH), "train", *command], stdout=log, stderr=log)
     if done.returncode:
         sys.exit(f"{folder.name} ended with exit code {done.returncode}: see {folder / 'log'}")
 
 
-def trained_rows(folder: Path) -> list[dict[str, float]]:
-    return [row for row in read_metrics(folder / "metrics.jsonl") if "perf/minutes" in row]
-
-
 def train(words: list[str], run: Run) -> Path:
     """Train a pipeline to its last minute, unless it was; return its folder."""
     folder = folder_of(shlex.join(words), run.output)
-    if (folder / "config.json").exists() and read_config(folder / "config.json") != asked(words, run):
+    command, note = command_of(words, run), folder / "trained.json"
+    kept = json.loads(note.read_text()) if note.exists() else {"command": command}
+    if kept["command"] != command:
         sys.exit(f"bench_pairs: {folder} was trained with other options, expected another --output")
-    if not (folder / "metrics.jsonl").exists() or trained_rows(folder)[-1]["perf/minutes"] < run.options.minutes:
-        launch([*command_of(words, run), "--output-dir", str(folder)], folder)
+    if not kept.get("done"):
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(note, kept)
+        launch([*command, "--output-dir", str(folder)], folder)
+        write_json(note, kept | {"done": True})
     return folder
 
 
 def flow(told: str, run: Run, data: Data) -> Iterator[Contender]:
     """Train a pipeline, and yield it as its options say, or with each number of steps that is asked for."""
     folder = train(training_words(told), run)
-    last = trained_rows(folder)[-1]
+    last = [row for row in read_metrics(folder / "metrics.jsonl") if "perf/minutes" in row][-1]
     minutes, taken = last["perf/minutes"], last["step"]
     use_cores(run.options.threads)
     made, solver = Pipeline.from_pretrained(folder), asked(shlex.split(told), run).solver
