@@ -102,6 +102,8 @@ def file_name(config: SamplerConfig, shape: tuple[int, ...]) -> str:
             told.append(config.range)
         if config.layout != PLAIN:
             told.append(config.layout)
+        if config.shorter_side:
+            told.append(["shorter side", config.shorter_side])
         mark = "-" + hashlib.sha256(json.dumps(told).encode()).hexdigest()[:12]
     elif config.is_synthetic:
         mark = f"-{config.count}-{'x'.join(map(str, shape))}"  # type: ignore[union-attr]
