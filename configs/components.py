@@ -205,12 +205,12 @@ def augmentation_of(component: SamplerConfig) -> AugmentConfig:
     return getattr(component, "augment", AugmentConfig())
 
 
-def check_alike(source: SamplerConfig, target: SamplerConfig) -> None:
+def check_alike(coupling: str, source: SamplerConfig, target: SamplerConfig) -> None:
     """Raise UserError where the two sides of pairs would be changed at random or cropped in other ways."""
     one, other = augmentation_of(source), augmentation_of(target)
     if one != other and (one.changes or other.changes):
-        raise UserError(f"coupling given: got {one} and {other}, expected both to be augmented alike")
+        raise UserError(f"coupling {coupling}: got {one} and {other}, expected both to be augmented alike")
     crops = [(getattr(side, "resize", ""), getattr(side, "shorter_side", 0)) for side in (source, target)]
     if crops[0] != crops[1] and "crop" in (crops[0][0], crops[1][0]):
         got = " and ".join(f"resize {resize} with shorter_side {side}" for resize, side in crops)
-        raise UserError(f"coupling given: got {got}, expected both to be cropped alike")
+        raise UserError(f"coupling {coupling}: got {got}, expected both to be cropped alike")

@@ -59,7 +59,10 @@ GENERATION: Options = {"source": GaussianConfig(), "target": MnistConfig()}
 TRANSLATION: Options = {"source": FashionMnistConfig(), "target": MnistConfig()}
 FOLDERS: Options = {"source": ImageFolderConfig(), "target": ImageFolderConfig(), "shape": (3, 64, 64)}
 FAST: Options = {"model": PatchUNetConfig(), "train": SPEEDRUN}
+CHANGED = ImageFolderConfig(augment=AugmentConfig(mirrored=True, shifted=4, behind="mirror"))
 BESIDE_SOURCE: Options = {
+    "source": CHANGED,
+    "target": CHANGED,
     "prediction": "target",
     "model": PatchUNetConfig(widths=(32, 64, 128, 256), blocks=(1, 1, 1, 1), sees_source=True),
     "train": PICTURES,

@@ -72,8 +72,8 @@ class Config(Validated):
             raise UserError(f"solver {self.solver.name}: got {self.source}, expected the source {GaussianConfig()}")
         if self.solver.source_noise and self.source.is_noise:
             raise UserError(f"solver source_noise: got the source {self.source.kind}, expected images")
-        if self.is_paired and not self.source.from_target:
-            check_alike(self.source, self.target)
+        if self.coupling == "content-ot" or (self.is_paired and not self.source.from_target):
+            check_alike(self.coupling, self.source, self.target)
 
     @property
     def is_image(self) -> bool:

@@ -15,6 +15,7 @@ from flowferry.configs.validation import UserError
 from flowferry.datasets.base import Batch, Labeled, Sampler
 from flowferry.datasets.content import content
 from flowferry.datasets.rng import derive_seed
+from flowferry.datasets.wrappers import Augmented
 
 Pairing = tuple[Batch, Batch]
 """(x0, x1): source and target samples, paired row by row."""
@@ -64,16 +65,22 @@ def content_transport(source: Sampler, target: Sampler, count: int, seed: int, s
     """Draw both independently, pair them by the optimal transport of what they show, and keep the surer half, twice.
 
     What images show is `content.content`; labels are ignored, as by `transport`. The more there are to choose from, the
-    more likely the pool holds a true partner. Raises UserError for samples that are no images.
+    more likely the pool holds a true partner. Images are augmented when they have their partners, both alike. Raises
+    UserError for samples that are no images.
     """
     if len(source.shape) != 3:
         raise UserError(f"coupling content-ot: got samples of shape {source.shape}, expected images")
-    x0, x1 = independent(source, target, count, seed, step)
+    plain = [side.plain if isinstance(side, Augmented) else side for side in (source, target)]
+    x0, x1 = independent(*plain, count, seed, step)
     shown = content(x0.samples), content(x1.samples)
     partner = best_permutation(*shown)
     surest = ambiguity(torch.cdist(*shown), partner).argsort()[: -(-count // 2)]
     rows = surest.repeat(2)[:count]
-    return x0.at(rows), x1.at(partner[rows])
+    x0, x1 = (
+        side.change(batch, seed=seed, step=step) if isinstance(side, Augmented) else batch
+        for side, batch in ((source, x0.at(rows)), (target, x1.at(partner[rows])))
+    )
+    return x0, x1
 
 
 def ambiguity(cost: Tensor, partner: Tensor) -> Tensor:

@@ -35,12 +35,13 @@ class Augmented:
 
     def draw(self, count: int, *, seed: int, step: int) -> Batch:
         """Return batch number `step`, of `count` samples, of the stream that `seed` names."""
-        return self._augmented(self.plain.draw(count, seed=seed, step=step), seed, step)
+        return self.change(self.plain.draw(count, seed=seed, step=step), seed=seed, step=step)
 
     def sample_by_label(self, labels: Tensor, *, seed: int, step: int) -> Batch:
         """Return a random sample of each of the labels int64 [B]. Raises UserError for a label without samples."""
-        return self._augmented(self.plain.sample_by_label(labels, seed=seed, step=step), seed, step)
+        return self.change(self.plain.sample_by_label(labels, seed=seed, step=step), seed=seed, step=step)
 
-    def _augmented(self, batch: Batch, seed: int, step: int) -> Batch:
+    def change(self, batch: Batch, *, seed: int, step: int) -> Batch:
+        """Return images changed at random; those of the same place in batches of one seed and step alike."""
         g = generator(batch.samples.device, seed, "augment", step)
         return Batch(augment(batch.samples, self.options, g), batch.labels)

@@ -15,6 +15,7 @@ from flowferry.configs.components import (
     ImageFolderConfig,
     MnistConfig,
     NoisyConfig,
+    augmentation_of,
 )
 from flowferry.configs.presets import PIPELINES
 from flowferry.configs.recipe import SolverConfig, TrainConfig
@@ -140,7 +141,9 @@ def test_without_augmentation_nothing_else_changes():
     config = replace(PIPELINES["folders"], source=ImageFolderConfig(root="a", augment=augment))
     assert without_augmentation(config) == replace(config, source=ImageFolderConfig(root="a"))
     for name, preset in PIPELINES.items():
-        assert without_augmentation(preset).target == preset.target, name
+        augmented = augmentation_of(preset.target).changes
+        assert (without_augmentation(preset).target == preset.target) is not augmented, name
+        assert not augmentation_of(without_augmentation(preset).target).changes, name
     assert without_augmentation(PIPELINES["fashion2mnist-labels"]).source == FashionMnistConfig()
 
 

@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from flowferry.configs.components import GaussianConfig, MoonsConfig
+from flowferry.configs.components import AugmentConfig, GaussianConfig, MoonsConfig
 from flowferry.configs.validation import UserError
 from flowferry.datasets.couplings import ambiguity, best_permutation, given, independent
 from flowferry.datasets.in_memory import InMemory
 from flowferry.datasets.toy import Gaussian, Moons
-from flowferry.datasets.wrappers import Noisy
+from flowferry.datasets.wrappers import Augmented, Noisy
 from flowferry.pipelines.inspect_pairs import duplicates, transport_cost
 from sample_data import CPU, bytes_of, label_in, labeled_images, paired
 
@@ -115,6 +115,18 @@ def test_transport_of_content_leaves_out_what_has_no_partner() -> None:
     assert x0.labels is not None and x1.labels is not None
     assert torch.equal(x0.labels, x1.labels)
     assert sorted(x0.labels.tolist()) == sorted([*range(30)] * 2)
+
+
+def test_partners_by_content_are_augmented_alike_after_they_have_met() -> None:
+    g = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (40, 3, 16, 16), generator=g).byte()
+    plain = InMemory(images, torch.arange(40), num_classes=40, device=CPU)
+    changed = Augmented(plain, AugmentConfig(mirrored=True, shifted=3))
+    for step in range(2):
+        (x0, x1), (y0, _) = (paired("content-ot", side, side, 40, step=step) for side in (changed, plain))
+        assert x0.labels is not None and torch.equal(x0.labels, x1.labels)  # the same image is its own partner
+        assert torch.equal(x0.samples, x1.samples)
+        assert torch.equal(x0.labels, y0.labels) and not torch.equal(x0.samples, y0.samples)
 
 
 def test_a_pair_is_ambiguous_where_another_is_as_near_to_either_of_the_two() -> None:

@@ -141,7 +141,8 @@ def test_the_command_trains_the_same_configuration(name: str) -> None:
     changed = replace(config, seed=7, train=train, allow_unmatched=True, infer_labels=False)
     if hasattr(config.source, "augment"):
         mirrored = not config.source.augment.mirrored
-        sides = ("source", "target") if config.is_paired else ("source",)  # pairs are augmented alike
+        alike = config.is_paired or config.coupling == "content-ot"
+        sides = ("source", "target") if alike else ("source",)
         new = {side: replace(getattr(config, side), augment=AugmentConfig(mirrored=mirrored)) for side in sides}
         changed = replace(changed, **new)
     for wanted in (config, changed):
