@@ -318,7 +318,7 @@ def test_two_folders_train_and_translate(tmp_path: Path, monkeypatch: pytest.Mon
     with Image.open("out/path.gif") as gif:
         assert gif.n_frames >= 2
     page = Path("out/index.html").read_text()
-    assert page.count("<figure>") == 12 and page.count("data:image/png;base64,") == 24
+    assert page.count("<figcaption ") == 12 and page.count("data:image/png;base64,") == 24
     assert "http" not in page and 'src="/' not in page
     assert launch.main("report --pipeline runs/own".split()) == 0
 
