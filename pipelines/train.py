@@ -95,8 +95,7 @@ class Trainer:
         bar = progress_bar(self.progress.total, self.progress.step, shown=self.processes.is_main, name=self.config.name)
         try:
             with logging_redirect_tqdm():
-                if self.config.infer_labels:
-                    self.fit_label_classifier()
+                self.fit_networks()
                 self.loop(bar)
             if self.logger is not None:
                 self.logger.close()
@@ -201,14 +200,16 @@ class Trainer:
         if not self.processes.leaving:
             self.progress.evaluated_at = self.progress.step  # on all processes, which evaluate together
 
-    def fit_label_classifier(self) -> None:
-        """Load or train the label classifier of the exported pipeline. A signal interrupts its training."""
+    def fit_networks(self) -> None:
+        """Load or train the label classifier, and the network that evaluations see by. A signal interrupts it."""
         if self.processes.is_main:
             with suppress(Interrupted), self.processes.signals.interruptible():
-                where: Any = {"data_root": self.data_root, "device": self.eval_pipeline.device}
-                resumed = self.progress.step > 0
-                classifier = label_classifier_of(self.config, self.folder, resumed=resumed, **where)
-                self.eval_pipeline.label_classifier = classifier
+                if self.config.infer_labels:
+                    where: Any = {"data_root": self.data_root, "device": self.eval_pipeline.device}
+                    resumed = self.progress.step > 0
+                    classifier = label_classifier_of(self.config, self.folder, resumed=resumed, **where)
+                    self.eval_pipeline.label_classifier = classifier
+                self.validation.prepare()
         self.sync_state()
 
     def save(self) -> None:

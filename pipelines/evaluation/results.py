@@ -100,6 +100,8 @@ def table(result: dict[str, Any]) -> str:
             lines.append(f"\n{group:<24}" + "".join(f"{title:>14}" for title in titles))
             rows = [name for name in columns[0] if name not in copied]
             lines += [f"{name:<24}{''.join(cell(column, name) for column in columns)}".rstrip() for name in rows]
+    among = result.get("among", {})
+    lines += [f"{name}: the nearest of {count:,}, by chance {1 / count:.2%}" for name, count in among.items()]
     lines += [f"\n{note}" for note in result.get("notes", [])]
     if "cost" in result:
         lines.append(f"\n{'cost':<12}{'steps':>6}{'NFE':>6}{'Fréchet':>12}")

@@ -75,6 +75,11 @@ class Validation:
         perceived = ["perceptual"] if compared and has_features(self.config, self.target) else []
         return ("loss", *compared, *perceived, *(["frechet"] if self.config.train.eval_samples else []))
 
+    def prepare(self) -> None:
+        """Load or train the network that `measure` needs, if any, so that no evaluation takes the time for it."""
+        if self.perceives:
+            _ = self.extractor
+
     def measure(self, pipeline: Pipeline) -> Figures:
         """Return the measurements by their TensorBoard tags. Puts the network in evaluation mode."""
         figures = {"eval/loss": held_out_loss(pipeline, *self.test)}

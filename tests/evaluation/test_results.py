@@ -37,8 +37,11 @@ def test_results_that_are_no_more_like_the_target_are_told() -> None:
 
 
 def test_the_figures_of_the_source_stand_beside_those_of_the_results() -> None:
-    told = table(result({"distance": 0.5} | BETTER | COPIED, notes=["NOTE: it"])).splitlines()
+    told = table(
+        result({"distance": 0.5} | BETTER | COPIED, notes=["NOTE: it"], among={"source found": 64})
+    ).splitlines()
     rows = {line.split()[0]: line.split()[1:] for line in told if line}
     assert rows["translation"] == ["results", "shuffled", "source"]
     assert rows["psnr"] == ["23", "23", "20"] and rows["l1"] == ["8", "8", "10"]
     assert rows["distance"] == ["0.5", "0.5"] and "NOTE: it" in told
+    assert "source found: the nearest of 64, by chance 1.56%" in told

@@ -91,6 +91,8 @@ def test_pairs_are_perceived_where_that_is_asked_for(
     test = build_samplers(config, data_root=tmp_path, split="test", device=torch.device("cpu"))
     measured = Validation(config, test[1], test, tmp_path, tmp_path)
     assert "perceptual" in measured.measured
+    measured.prepare()
+    assert ("extractor" in vars(measured)) == perceived
     figures = measured.measure(Pipeline(config))
     assert ({"eval/perceptual", "eval/perceptual_of_source"} <= figures.keys()) == perceived
     if perceived:
