@@ -222,8 +222,10 @@ def test_a_run_keeps_the_classifier_of_its_source(run: RunFolder, tmp_path: Path
     stirred(run.pipeline)
     translator = Translator(pipeline=run.pipeline, reading=ReadConfig())
     ours = run.pipeline.translate(images[:5], inferred[:5], batch_size=32)
-    torch.testing.assert_close(translator.translate_batch(list(images[:5])), ours, rtol=1e-3, atol=1e-3)
-    torch.testing.assert_close(translator.trajectory(images[:5])[-1].clamp(-1, 1), ours, rtol=1e-3, atol=1e-3)
+    some, single = list(images[:5]), [0] * 5
+    torch.testing.assert_close(torch.stack(translator.translate_batch(some, single)), ours, rtol=1e-3, atol=1e-3)
+    *_, end = translator.trajectory(some, single)
+    torch.testing.assert_close(end.clamp(-1, 1), ours, rtol=1e-3, atol=1e-3)
     assert (ours - run.pipeline.translate(images[:5], (inferred[:5] + 1) % 10)).abs().max() > 0.01
 
     evaluation = Evaluation.of(run, EvaluateOptions(pipeline=str(run.folder), count=64, data_root=tmp_path))
