@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from textwrap import indent
 from typing import Any
 
@@ -11,7 +12,7 @@ from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 
 from flowferry.pipelines.evaluation.pairs import OF_SOURCE
-from flowferry.pipelines.storage.files import write_json, write_png, writing
+from flowferry.pipelines.storage.files import copy_aside, write_json, write_png
 from flowferry.pipelines.storage.weights import EVALUATION
 
 FIGURE = "evaluation.png"
@@ -29,19 +30,25 @@ SECTIONS = {"target": ("real", "untranslated"), "translation": ("shuffled",), "v
 
 
 def save(result: dict[str, Any], picture: Image.Image | None, output: Path) -> None:
-    """Write the result to `evaluation.json`, its figure and TensorBoard. Raises BrokenOff where that fails."""
+    """Write the result to `evaluation.json`, its figure and TensorBoard. Raises BrokenOff where that fails.
+
+    TensorBoard writes in a thread of its own, which cannot tell of a full disk. So it writes elsewhere first.
+    """
     write_json(output / EVALUATION, result)
     (output / FIGURE).unlink(missing_ok=True)  # of an earlier evaluation
     if picture:
         write_png(output / FIGURE, picture)
-    step, events = result["step"], output / "tensorboard"
-    with writing(events), SummaryWriter(str(events)) as writer:
-        writer.add_text("evaluation", indent(json.dumps(result, indent=2), " " * 4), step)
-        for group, tag in TAGS.items():
-            for name, value in result.get(group, {}).items():
-                writer.add_scalar(f"{tag}/{name.replace(' ', '_')}", value, step)
-        if picture:
-            writer.add_image("evaluation/cost", np.asarray(picture), step, dataformats="HWC")
+    step = result["step"]
+    with TemporaryDirectory() as elsewhere:
+        with SummaryWriter(elsewhere) as writer:
+            writer.add_text("evaluation", indent(json.dumps(result, indent=2), " " * 4), step)
+            for group, tag in TAGS.items():
+                for name, value in result.get(group, {}).items():
+                    writer.add_scalar(f"{tag}/{name.replace(' ', '_')}", value, step)
+            if picture:
+                writer.add_image("evaluation/cost", np.asarray(picture), step, dataformats="HWC")
+        for events in Path(elsewhere).iterdir():
+            copy_aside(events, output / "tensorboard" / events.name)
 
 
 def summary_of(features: dict[str, Any]) -> str:

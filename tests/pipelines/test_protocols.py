@@ -235,7 +235,7 @@ def inside(velocity: Velocity, solver: Callable[[Velocity], Step]) -> Step:
 
 
 def add_objective(monkeypatch: pytest.MonkeyPatch) -> None:
-    regression = Objective(lambda u, power, path: LAST * u, late_weighted, inside, max_time=LAST, nfe=1)
+    regression = Objective(lambda u, power, start, path: LAST * u, late_weighted, inside, max_time=LAST, nfe=1)
     monkeypatch.setitem(OBJECTIVES, "regression", regression)
     monkeypatch.setitem(Config.__annotations__, "objective", Literal[tuple(OBJECTIVES)])  # in configs/schema.py
 
