@@ -70,8 +70,8 @@ def content_transport(source: Sampler, target: Sampler, count: int, seed: int, s
     """
     if len(source.shape) != 3:
         raise UserError(f"coupling content-ot: got samples of shape {source.shape}, expected images")
-    plain = [side.plain if isinstance(side, Augmented) else side for side in (source, target)]
-    x0, x1 = independent(*plain, count, seed, step)
+    a, b = (side.plain if isinstance(side, Augmented) else side for side in (source, target))
+    x0, x1 = independent(a, b, count, seed, step)
     shown = content(x0.samples), content(x1.samples)
     partner = best_permutation(*shown)
     surest = ambiguity(torch.cdist(*shown), partner).argsort()[: -(-count // 2)]
