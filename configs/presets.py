@@ -66,7 +66,7 @@ BESIDE_SOURCE: Options = {
     "prediction": "target",
     "model": PatchUNetConfig(widths=(32, 64, 128, 256), blocks=(1, 1, 1, 1), sees_source=True),
     "train": PICTURES,
-    "solver": replace(NEAR_SOURCE, num_steps=8, source_noise=0.2),
+    "solver": replace(NEAR_SOURCE, num_steps=8, source_noise=0.3),
 }
 TRANSPORTED: Options = {"coupling": "ot", "coupling_batches": 8, "solver": NEAR_SOURCE, "train": FROM_IMAGES}
 DDPM: Options = {
