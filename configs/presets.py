@@ -183,7 +183,7 @@ ROWS: tuple[tuple[str, str, Options], ...] = (
     ),
     (
         "folders",
-        "your own images with another recipe, slow on a CPU; paired and unpaired are better measured",
+        "your own images with an older recipe that is slow on a CPU; see paired and unpaired",
         FOLDERS | {"model": FOLDER_UNET, "train": SLOW},
     ),
     (
