@@ -68,3 +68,10 @@ def muon(model: nn.Module, lr: float) -> list[Optimizer]:
 
 
 OPTIMIZERS: dict[str, Callable[[nn.Module, float], list[Optimizer]]] = {"adam": adam, "muon": muon}
+
+
+def set_rate(optimizers: Iterable[Optimizer], rate: float) -> None:
+    """Give all parameters of the optimizers this learning rate."""
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = rate

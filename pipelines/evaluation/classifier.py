@@ -25,7 +25,7 @@ from flowferry.datasets.members import members_of, unique_names
 from flowferry.datasets.rng import derive_seed, generator
 from flowferry.models.classifier import Classifier, accuracy
 from flowferry.pipelines.hardware import has_bf16
-from flowferry.pipelines.optimizers import muon
+from flowferry.pipelines.optimizers import muon, set_rate
 from flowferry.pipelines.pipeline import Pipeline
 from flowferry.pipelines.storage.files import prepare_folder, sha256
 from flowferry.pipelines.storage.weights import load_strictly, save_tensors, to_half
@@ -79,9 +79,8 @@ def train_classifier(
         with torch.autocast(device.type, torch.bfloat16, enabled=has_bf16(device)):
             logits = model(images)
         F.cross_entropy(logits, labels, label_smoothing=0.05).backward()
+        set_rate(optimizers, RATE * min(1.0, 10 * step / steps) * (1 - step / steps))
         for optimizer in optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = RATE * min(1.0, 10 * step / steps) * (1 - step / steps)
             optimizer.step()
             optimizer.zero_grad()
     return model.eval()

@@ -21,7 +21,7 @@ from flowferry.datasets.wrappers import Augmented
 from flowferry.models.encoder import Encoder
 from flowferry.pipelines.evaluation.classifier import file_name
 from flowferry.pipelines.hardware import has_bf16
-from flowferry.pipelines.optimizers import muon
+from flowferry.pipelines.optimizers import muon, set_rate
 from flowferry.pipelines.storage.files import prepare_folder, sha256
 from flowferry.pipelines.storage.weights import load_strictly, save_tensors, to_half
 
@@ -65,9 +65,8 @@ def train_encoder(train: Sampler, *, seed: int = 0) -> Encoder:
     for step in trange(steps, desc="encoder", unit="step", dynamic_ncols=True, leave=False):
         images = train.draw(batch, seed=derive_seed(seed, "encoder"), step=step).samples
         encoder_loss(model, images, generator(device, seed, "views", step)).backward()
+        set_rate(optimizers, RATE * min(1.0, 10 * step / steps) * (1 - step / steps))
         for optimizer in optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = RATE * min(1.0, 10 * step / steps) * (1 - step / steps)
             optimizer.step()
             optimizer.zero_grad()
     return model.eval()

@@ -12,7 +12,7 @@ from flowferry.configs.schema import Config
 from flowferry.datasets.base import Sampler
 from flowferry.datasets.rng import derive_seed
 from flowferry.models import build_model, to_device
-from flowferry.pipelines.optimizers import OPTIMIZERS
+from flowferry.pipelines.optimizers import OPTIMIZERS, set_rate
 from flowferry.pipelines.pipeline import Pipeline
 from flowferry.pipelines.storage import checkpoint, weights
 from flowferry.pipelines.training.batches import Pairs, draw_pairs
@@ -58,8 +58,7 @@ class TrainStep:
 
         Returns [2], the loss and the gradient's norm, still on the device: nothing here waits for it.
         """
-        for group in (group for optimizer in self.optimizers for group in optimizer.param_groups):
-            group["lr"] = lr
+        set_rate(self.optimizers, lr)
         rank, size = self.accelerator.process_index, self.accelerator.num_processes
         mine = self.global_batch(number).shard(rank, size)
         torch.manual_seed(derive_seed(self.config.seed, "network", number, rank))
