@@ -14,6 +14,7 @@ from torch import Tensor
 from flowferry.configs.validation import UserError
 from flowferry.datasets.base import Batch, Labeled, Sampler
 from flowferry.datasets.content import content
+from flowferry.datasets.registration import registered
 from flowferry.datasets.rng import derive_seed
 from flowferry.datasets.wrappers import Augmented
 
@@ -65,8 +66,9 @@ def content_transport(source: Sampler, target: Sampler, count: int, seed: int, s
     """Draw both independently, pair them by the optimal transport of what they show, and keep the surer half, twice.
 
     What images show is `content.content`; labels are ignored, as by `transport`. The more there are to choose from, the
-    more likely the pool holds a true partner. Images are augmented when they have their partners, both alike. Raises
-    UserError for samples that are no images.
+    more likely the pool holds a true partner. What x1 shows is moved to where x0 shows it, so that the network learns
+    the look and not a blur of all places where partners may have it. Images are augmented when they have their
+    partners, both alike. Raises UserError for samples that are no images.
     """
     if len(source.shape) != 3:
         raise UserError(f"coupling content-ot: got samples of shape {source.shape}, expected images")
@@ -75,10 +77,12 @@ def content_transport(source: Sampler, target: Sampler, count: int, seed: int, s
     shown = content(x0.samples), content(x1.samples)
     partner = best_permutation(*shown)
     surest = ambiguity(torch.cdist(*shown), partner).argsort()[: -(-count // 2)]
-    rows = surest.repeat(2)[:count]
+    x0, x1 = x0.at(surest), x1.at(partner[surest])
+    x1 = x1._replace(samples=registered(x1.samples, x0.samples))
+    twice = torch.arange(len(surest), device=surest.device).repeat(2)[:count]
     x0, x1 = (
-        side.change(batch, seed=seed, step=step) if isinstance(side, Augmented) else batch
-        for side, batch in ((source, x0.at(rows)), (target, x1.at(partner[rows])))
+        side.change(batch.at(twice), seed=seed, step=step) if isinstance(side, Augmented) else batch.at(twice)
+        for side, batch in ((source, x0), (target, x1))
     )
     return x0, x1
 
