@@ -52,6 +52,8 @@ class PatchUNetConfig(Validated):
     """Residual blocks at each of these levels, down and again up; at the lowest only once."""
     sees_source: bool = False
     """Show it the source image beside x_t, so that a result keeps to its own source; it then runs forward only."""
+    adds_source: bool = False
+    """Add the source image to the output, so that the network learns what is to change; needs `sees_source`."""
 
 
 @dataclass(frozen=True, kw_only=True)

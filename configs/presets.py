@@ -189,7 +189,7 @@ ROWS: tuple[tuple[str, str, Options], ...] = (
     (
         "paired",
         "your own pairs by name: --source.root A --target.root B; each result keeps to its own source",
-        FOLDERS | BESIDE_SOURCE | {"coupling": "given"},
+        FOLDERS | BESIDE_SOURCE | {"coupling": "given", "model": replace(BESIDE_SOURCE["model"], adds_source=True)},
     ),
     (
         "unpaired",

@@ -99,6 +99,7 @@ class PatchUNet(Levels, Network):
         super().__init__()
         check(config)
         self.stride, width = 2 ** len(config.widths), config.widths[0]
+        self.adds_source = config.adds_source
         patch = 4 * image_channels("patch-unet", shape)
         self.time = nn.Sequential(nn.Linear(2 * FREQUENCIES, EMBEDDING), nn.SiLU(), nn.Linear(EMBEDDING, EMBEDDING))
         self.label = nn.Embedding(num_classes + 1, EMBEDDING) if num_classes else None
@@ -113,7 +114,8 @@ class PatchUNet(Levels, Network):
         """Return the prediction for xt [B, C, H, W], with H and W multiples of the stride."""
         seen = xt if condition.image is None else torch.cat([xt, condition.image], dim=1)
         h = self.through(self.stem(F.pixel_unshuffle(seen, 2)), self.embed(t, condition.label))
-        return F.pixel_shuffle(self.out(F.silu(self.norm(h))), 2)
+        out = F.pixel_shuffle(self.out(F.silu(self.norm(h))), 2)
+        return out if not self.adds_source or condition.image is None else out + condition.image
 
     def embed(self, t: Tensor, label: Tensor | None) -> Tensor:
         """Return the embedding of times [B] and labels int64 [B]: [B, 128]."""
@@ -128,10 +130,12 @@ class PatchUNet(Levels, Network):
 
 
 def check(config: PatchUNetConfig) -> None:
-    """Raise UserError unless there are as many widths as numbers of blocks, two at least, all multiples of GROUPS."""
+    """Raise UserError for widths and numbers of blocks that do not go together, and for a source added but not seen."""
     widths, blocks = config.widths, config.blocks
     if len(widths) < 2 or len(widths) != len(blocks) or any(width % GROUPS for width in widths):
         raise UserError(
             f"patch-unet: got widths {widths} and blocks {blocks}, expected as many of each, at least two, the "
             f"widths multiples of {GROUPS}"
         )
+    if config.adds_source and not config.sees_source:
+        raise UserError("patch-unet: got adds_source without sees_source, expected both or neither")

@@ -77,7 +77,7 @@ def in_new_names(old: dict[str, Any]) -> dict[str, Any]:
     for side in ("source", "target"):
         told |= {f"{side}.{name}": value for name, value in ADDED.get(told[f"{side}.kind"], {}).items()}
     told |= {f"train.{name}": value for name, value in ADDED_TO_TRAINING.items()} | {"solver.source_noise": 0.0}
-    told |= {"model.sees_source": False} if told["model.kind"] == "patch-unet" else {}
+    told |= {"model.sees_source": False, "model.adds_source": False} if told["model.kind"] == "patch-unet" else {}
     return told | {"objective": "one-step", "path": "linear"} if in_one_step else told | {"objective": "flow"}
 
 

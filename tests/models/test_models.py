@@ -616,6 +616,17 @@ def test_patch_unet_that_sees_the_source_has_its_patches_beside_those_of_x_t() -
     assert (expected - patch_by_the_table(model, x, t, label, image.flip(0))).abs().max() > 1e-3
 
 
+def test_patch_unet_that_adds_the_source_learns_what_is_to_change() -> None:
+    (x, t, _), image = inputs(channels=3), torch.randn(3, 3, 28, 28)
+    config = PatchUNetConfig(widths=(16, 24), blocks=(1, 2), sees_source=True, adds_source=True)
+    untrained = PatchUNet(config, shape=(3, 28, 28), num_classes=0)
+    assert torch.equal(untrained(x, t, Condition(image=image)), image)
+    plain, added = (small_patch_unet(channels=3, sees_source=True, adds_source=added) for added in (False, True))
+    added.load_state_dict(plain.state_dict())
+    told = Condition(image=image)
+    torch.testing.assert_close(added(x, t, told), plain(x, t, told) + image)
+
+
 def test_patch_unet_hears_time_and_label_of_each_sample() -> None:
     xt, t, label = inputs()
     model = small_patch_unet(classes=10).eval()
@@ -678,6 +689,7 @@ def test_more_levels_are_the_fewer_ones_around_a_middle() -> None:
         ({"widths": (12, 24)}, 28, "(12, 24)"),
         ({"widths": (8, 16, 32)}, 28, "(8, 16, 32)"),
         ({"widths": (8,), "blocks": (1,)}, 28, "(8,)"),
+        ({"adds_source": True}, 28, "adds_source without sees_source"),
     ],
 )
 def test_patch_unet_refuses_what_does_not_fit(config: dict, side: int, got: str) -> None:
