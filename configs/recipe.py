@@ -5,7 +5,7 @@ from typing import Annotated, Literal, get_args
 
 from flowferry.configs.validation import Positive, Range, UserError, Validated
 
-OdeSolverName = Literal["euler", "midpoint", "heun", "rk4"]
+OdeSolverName = Literal["euler", "midpoint", "heun", "rk4", "ab2"]
 SolverName = Literal[OdeSolverName, "ancestral"]
 
 
@@ -14,7 +14,8 @@ class SolverConfig(Validated):
     """How the trained pipeline is run, unless asked otherwise."""
 
     name: SolverName = "euler"
-    """The first four follow the velocity; ancestral (from noise only) also adds noise at each step, as DDPM does."""
+    """All but the last follow the velocity; ancestral (from noise only) also adds noise at each step, as DDPM does. ab2
+    is the only one of order 2 at one evaluation a step."""
     num_steps: Annotated[int, Range(1)] = 50
     """Solver steps from source to target."""
     grid_power: Annotated[float, Range(1)] = 1.0

@@ -40,7 +40,7 @@ def ladder(config: Config) -> list[SolverConfig]:
         if choice.adds_noise and not (levels and config.starts_from_unit_noise):
             continue  # ancestral steps are those of diffusion from unit noise
         budgets = (*NFE, levels) if levels else NFE
-        steps = sorted({budget // solver.nfe for budget in budgets} - {0})
+        steps = sorted({solver.steps_within(budget) for budget in budgets} - {0})
         ladder += [replace(choice, num_steps=n) for n in steps if not levels or n <= levels]
     return ladder
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from itertools import pairwise
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from flowferry.pipelines.flow.paths import Path
@@ -18,6 +19,14 @@ Step = Callable[[Tensor, Tensor, Tensor], Tensor]
 """step(x, t, h) with x [B, …] at time t, both t and h scalar tensors -> x at t + h."""
 Noise = Callable[[Tensor], Tensor]
 """noise(x) -> independent standard normal values in the shape of x, new ones at each call."""
+
+
+def ends_at_target(t: Tensor, h: Tensor) -> bool:
+    """Return whether a step from t by h ends at t = 1, where networks are hardly trained or not at all.
+
+    A solver that would evaluate the velocity there takes an Euler step instead (Karras et al. 2022, algorithm 1).
+    """
+    return bool(t + h == 1)
 
 
 def euler(v: Velocity, x: Tensor, t: Tensor, h: Tensor) -> Tensor:
@@ -32,18 +41,43 @@ def midpoint(v: Velocity, x: Tensor, t: Tensor, h: Tensor) -> Tensor:
 
 def heun(v: Velocity, x: Tensor, t: Tensor, h: Tensor) -> Tensor:
     """Return x + h/2·(k1 + k2), with k2 at the end of an Euler step: the explicit trapezoid; order 2."""
+    if ends_at_target(t, h):
+        return euler(v, x, t, h)
     k1 = v(x, t)
     k2 = v(x + h * k1, t + h)
     return x + h / 2 * (k1 + k2)
 
 
 def rk4(v: Velocity, x: Tensor, t: Tensor, h: Tensor) -> Tensor:
-    """Return x + h/6·(k1 + 2·k2 + 2·k3 + k4): the classical Runge–Kutta step; order 4."""
+    """Return x + h/6·(k1 + 2·k2 + 2·k3 + k4): the classical Runge–Kutta step; order 4, but for the last step."""
+    if ends_at_target(t, h):
+        return euler(v, x, t, h)
     k1 = v(x, t)
     k2 = v(x + h / 2 * k1, t + h / 2)
     k3 = v(x + h / 2 * k2, t + h / 2)
     k4 = v(x + h * k3, t + h)
     return x + h / 6 * (k1 + 2 * k2 + 2 * k3 + k4)
+
+
+def adams_bashforth(v: Velocity) -> Step:
+    """Return a step x + h·(v_k + h/(2·h_{k−1})·(v_k − v_{k−1})), of order 2 at one evaluation.
+
+    It goes on along the line through this velocity and that of the step before, the two-step Adams–Bashforth method for
+    steps of any lengths (Hairer, Nørsett & Wanner 1993, section III.5). The first step is Euler's, and so is one that
+    does not start where the last one ended.
+    """
+    before: tuple[Tensor, Tensor, Tensor] | None = None  # end, length and velocity of the step before
+
+    def step(x: Tensor, t: Tensor, h: Tensor) -> Tensor:
+        nonlocal before
+        now = along = v(x, t)
+        if before is not None and torch.isclose(t, before[0]):
+            _, h_before, v_before = before
+            along = now + h / (2 * h_before) * (now - v_before)
+        before = t + h, h, now
+        return x + h * along
+
+    return step
 
 
 def ancestral(v: Velocity, path: Path, noise: Noise) -> Step:
@@ -61,7 +95,7 @@ def ancestral(v: Velocity, path: Path, noise: Noise) -> Step:
         r = beta_t / beta_u
         q = alpha_t**2 - r**2 * alpha_u**2
         mean = (q * beta_u * x1 + r * alpha_u**2 * x) / alpha_t**2
-        return mean if t + h == 1 else mean + q.sqrt() * noise(x)
+        return mean if ends_at_target(t, h) else mean + q.sqrt() * noise(x)
 
     return step
 
@@ -70,22 +104,33 @@ class Solver(NamedTuple):
     """A way to take steps along a velocity."""
 
     make_step: Callable[[Velocity, Path, Noise], Step]
-    """(velocity, path, noise) -> a step."""
-    nfe: int
+    """(velocity, path, noise) -> a step, for one trajectory."""
+    per_step: int = 1
     """Evaluations of the velocity per step."""
+    last_step: int = 1
+    """Evaluations of the velocity in a step that ends at t = 1."""
+
+    def nfe(self, steps: int) -> int:
+        """Return the evaluations of the velocity from t = 0 to 1."""
+        return self.per_step * (steps - 1) + self.last_step
+
+    def steps_within(self, nfe: int) -> int:
+        """Return the most steps from t = 0 to 1 that take no more than `nfe` evaluations; 0 where one takes more."""
+        return max(0, (nfe - self.last_step) // self.per_step + 1)
 
 
-def ode(method: Callable[[Velocity, Tensor, Tensor, Tensor], Tensor], nfe: int) -> Solver:
-    """Return a solver whose step needs neither the path nor noise."""
-    return Solver(lambda v, path, noise: lambda x, t, h: method(v, x, t, h), nfe)
+def one_step(method: Callable[[Velocity, Tensor, Tensor, Tensor], Tensor], per_step: int, last_step: int) -> Solver:
+    """Return a solver whose step needs neither the path, nor noise, nor what was before."""
+    return Solver(lambda v, path, noise: lambda x, t, h: method(v, x, t, h), per_step, last_step)
 
 
 SOLVERS: dict[str, Solver] = {
-    "euler": ode(euler, nfe=1),
-    "midpoint": ode(midpoint, nfe=2),
-    "heun": ode(heun, nfe=2),
-    "rk4": ode(rk4, nfe=4),
-    "ancestral": Solver(ancestral, nfe=1),
+    "euler": one_step(euler, 1, 1),
+    "midpoint": one_step(midpoint, 2, 2),
+    "heun": one_step(heun, 2, 1),
+    "rk4": one_step(rk4, 4, 1),
+    "ab2": Solver(lambda v, path, noise: adams_bashforth(v)),
+    "ancestral": Solver(ancestral),
 }
 
 

@@ -13,7 +13,7 @@ from flowferry.pipelines.flow.solvers import SOLVERS, Noise, Solver, Velocity, t
 from flowferry.pipelines.flow.times import time_grid
 
 ODES = get_args(OdeSolverName)
-ORDER = {"euler": 1, "midpoint": 2, "heun": 2, "rk4": 4}
+ORDER = {"euler": 1, "midpoint": 2, "heun": 2, "rk4": 4, "ab2": 2}
 each_solver = pytest.mark.parametrize("solver", SOLVERS.values(), ids=SOLVERS.keys())
 each_ode_solver = pytest.mark.parametrize("solver", [SOLVERS[name] for name in ODES], ids=ODES)
 
@@ -32,7 +32,13 @@ def end(solver: Solver, v: Velocity, x: Tensor, grid: Tensor) -> Tensor:
 
 def test_the_solvers_are_those_of_the_configuration() -> None:
     assert tuple(SOLVERS) == get_args(SolverName)
-    assert {name: SOLVERS[name].nfe for name in ODES} == {"euler": 1, "midpoint": 2, "heun": 2, "rk4": 4}
+    assert {name: SOLVERS[name].nfe(10) for name in ODES} == {
+        "euler": 10,
+        "midpoint": 20,
+        "heun": 19,
+        "rk4": 37,
+        "ab2": 10,
+    }
 
 
 def test_ancestral_alone_adds_noise(device: torch.device) -> None:
@@ -50,12 +56,13 @@ def test_ancestral_alone_adds_noise(device: torch.device) -> None:
 
 @pytest.mark.parametrize("name", ODES)
 def test_halving_the_step_divides_the_error_by_two_to_the_order(name: str, device: torch.device) -> None:
+    """On a grid that ends before t = 1, where some solvers take an Euler step, and that starts with short steps."""
     # dx/dt = x²·cos t is solved by x(t) = 1 / (1/x(0) − sin t).
     x0 = torch.tensor([0.3, 0.5, -0.8], dtype=torch.float64, device=device)
-    exact = 1 / (1 / x0 - math.sin(1))
+    exact = 1 / (1 / x0 - math.sin(0.9))
 
     def error(steps: int) -> float:
-        grid = torch.linspace(0, 1, steps + 1, dtype=torch.float64, device=device)
+        grid = 0.9 * torch.linspace(0, 1, steps + 1, dtype=torch.float64, device=device) ** 2
         return (end(SOLVERS[name], lambda x, t: x**2 * t.cos(), x0, grid) - exact).norm().item()
 
     assert math.log2(error(32) / error(64)) == pytest.approx(ORDER[name], abs=0.2)
@@ -71,8 +78,8 @@ def test_the_declared_evaluations_are_the_counted_ones(solver: Solver, steps: in
         return x
 
     walk(solver, v, torch.ones(2, device=device), time_grid(steps, device=device), noise=torch.randn_like)
-    assert len(times) == solver.nfe * steps
-    assert 0 <= min(times) <= max(times) <= 1 + 1e-6
+    assert len(times) == solver.nfe(steps)
+    assert 0 <= min(times) <= max(times) < 1  # networks are hardly trained at t = 1, or not at all
 
 
 def gaussian_velocity(path: Path, m: Tensor, s: float) -> Velocity:
@@ -91,7 +98,7 @@ def gaussian_velocity(path: Path, m: Tensor, s: float) -> Velocity:
 
 
 @pytest.mark.parametrize("path", ["linear", "cosine"])  # ddpm does not start at its source: see test_ddpm.py
-@pytest.mark.parametrize("solver", ["heun", "midpoint", "rk4"])
+@pytest.mark.parametrize("solver", ["heun", "midpoint", "rk4", "ab2"])
 def test_one_gaussian_is_carried_to_another_by_the_exact_map_and_back(
     path: str, solver: str, device: torch.device
 ) -> None:
