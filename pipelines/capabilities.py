@@ -64,7 +64,8 @@ class Capable(Pretrained):
         """Forward evaluations per sample of one translation, to an asked class where there are any."""
         solver = self.config.solver
         forwards = 2 if self.config.num_classes and solver.guidance not in (0, 1) else 1
-        return forwards * (self.objective.nfe or self.solver.nfe(solver.num_steps))
+        own = self.objective.nfe  # of one step, whatever the solver
+        return forwards * (self.solver.nfe(solver.num_steps) if own is None else own * solver.num_steps)
 
     @property
     def is_invertible(self) -> bool:

@@ -30,7 +30,7 @@ class Objective(NamedTuple):
     max_steps: int | None = None
     """The largest number of steps from source to target; None: no limit."""
     nfe: int | None = None
-    """Evaluations of the velocity from source to target; None: as many as the solver needs."""
+    """Evaluations of the velocity per step; None: as many as the solver needs."""
 
 
 def flow_times(u: Tensor, power: float, start: float, path: Path) -> Tensor:
