@@ -43,7 +43,8 @@ def loss_curve(config: Config, rows: Sequence[dict[str, float]], when: str) -> I
             mean = np.convolve(losses, np.ones(window) / window, mode="valid")
             axes.plot(steps[window - 1 :], mean, color="tab:blue", label=f"running mean, {window} wide")
             low, high = np.percentile(losses, [0, 98])
-            axes.set(ylim=(0.9 * low, 1.1 * high))
+            if high > 0:  # it is not where source and target are the same synthetic images
+                axes.set(ylim=(0.9 * low, 1.1 * high))
         if held_out:
             x, y = zip(*held_out, strict=True)
             axes.plot(x, y, "o-", color="tab:orange", markersize=3, label="eval/loss (averaged weights)")
