@@ -10,8 +10,8 @@ LEVELS = ((16, 3), (32, 2))  # (cells along each side, how many of them a part m
 WINDOW = 5  # cells along each side that move together
 COLORS, EDGES = 0.5, 4.0  # weights, by which both differ about as much between images
 SOFTNESS = 5e-3  # of the choice between places: a mean squared difference that counts
-AT_ONCE = 64  # images whose places to compare fit in a processor's cache: twice as fast as a thousand
 RELUCTANCE = 5e-3  # what moving by one cell costs, for parts that look alike everywhere
+AT_ONCE = 64  # images whose places to compare fit in a processor's cache: twice as fast as a thousand
 
 
 def registered(moving: Tensor, fixed: Tensor) -> Tensor:

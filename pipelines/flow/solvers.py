@@ -49,7 +49,7 @@ def heun(v: Velocity, x: Tensor, t: Tensor, h: Tensor) -> Tensor:
 
 
 def rk4(v: Velocity, x: Tensor, t: Tensor, h: Tensor) -> Tensor:
-    """Return x + h/6·(k1 + 2·k2 + 2·k3 + k4): the classical Runge–Kutta step; order 4, but for the last step."""
+    """Return x + h/6·(k1 + 2·k2 + 2·k3 + k4): the classical Runge–Kutta step; order 4 until t = 1."""
     if ends_at_target(t, h):
         return euler(v, x, t, h)
     k1 = v(x, t)
@@ -119,16 +119,16 @@ class Solver(NamedTuple):
         return max(0, (nfe - self.last_step) // self.per_step + 1)
 
 
-def one_step(method: Callable[[Velocity, Tensor, Tensor, Tensor], Tensor], per_step: int, last_step: int) -> Solver:
+def single_step(method: Callable[[Velocity, Tensor, Tensor, Tensor], Tensor], per_step: int, last_step: int) -> Solver:
     """Return a solver whose step needs neither the path, nor noise, nor what was before."""
     return Solver(lambda v, path, noise: lambda x, t, h: method(v, x, t, h), per_step, last_step)
 
 
 SOLVERS: dict[str, Solver] = {
-    "euler": one_step(euler, 1, 1),
-    "midpoint": one_step(midpoint, 2, 2),
-    "heun": one_step(heun, 2, 1),
-    "rk4": one_step(rk4, 4, 1),
+    "euler": single_step(euler, 1, 1),
+    "midpoint": single_step(midpoint, 2, 2),
+    "heun": single_step(heun, 2, 1),
+    "rk4": single_step(rk4, 4, 1),
     "ab2": Solver(lambda v, path, noise: adams_bashforth(v)),
     "ancestral": Solver(ancestral),
 }

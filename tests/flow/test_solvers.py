@@ -134,3 +134,12 @@ def test_a_step_is_told_its_time_and_its_length_of_any_grid(device: torch.device
         assert [t for t, _ in told] == pytest.approx(grid[:-1])
         assert [t + h for t, h in told] == pytest.approx(grid[1:])
         assert x.tolist() == pytest.approx([grid[-1] - grid[0]] * 2)
+
+
+def test_the_multistep_solver_forgets_what_was_before_a_jump(device: torch.device) -> None:
+    """Along v = 2t from t = 0.5: with the step before it is exact, 0.75² − 0.5²; without, it is Euler's, 0.25·1."""
+    zero, h = torch.zeros(1, dtype=torch.float64, device=device), torch.tensor(0.25, dtype=torch.float64, device=device)
+    for start, expected in ((0.25, 0.3125), (0.0, 0.25)):
+        step = SOLVERS["ab2"].make_step(lambda x, t: 2 * t + 0 * x, PATHS["linear"], no_noise)
+        step(zero, torch.tensor(start, dtype=torch.float64, device=device), h)
+        assert step(zero, torch.tensor(0.5, dtype=torch.float64, device=device), h).item() == pytest.approx(expected)
