@@ -26,6 +26,14 @@ def classifier_folder(run: Path) -> Path:
     return (run.parent if run.name == BEST else run).parent / "classifiers"
 
 
+def pairs_folder(run: Path) -> Path:
+    """Return the folder of the pairs that teachers made for a run, or for its best weights.
+
+    The runs beside it share them.
+    """
+    return classifier_folder(run).with_name("pairs")
+
+
 def names_folder(path: str) -> bool:
     """Return whether a path as it was typed is that of a folder: one that is there, or that a slash says so of."""
     return os.path.basename(path) in ("", ".", "..") or os.path.isdir(path)

@@ -22,7 +22,7 @@ from flowferry.configs.networks import (
     PatchUNetConfig,
     PracticalUNetConfig,
 )
-from flowferry.configs.recipe import SolverConfig, TrainConfig
+from flowferry.configs.recipe import SolverConfig, TeacherConfig, TrainConfig
 from flowferry.configs.schema import Config
 
 # --- recipes of training and sampling -------------------------------------------------------------------
@@ -47,6 +47,7 @@ SLOW = TrainConfig(epochs=100, batch_size=64, lr=3e-4, warmup_steps=200, show_ep
 PLANE = TrainConfig(epochs=20, batch_size=256, lr=2e-3, schedule="cosine", lr_final=0.0, show_epochs=10)
 
 NEAR_SOURCE = SolverConfig(num_steps=25, grid_power=2.0)
+FEW_STEPS = SolverConfig(name="ab2", num_steps=6, grid_power=2.0, source_noise=0.3)  # docs/SPEEDRUN.md
 FOLDER_UNET = AttentionUNetConfig(
     widths=(32, 64, 128, 128), middle=128, attention=(False, False, True), time_scale=1000.0
 )
@@ -69,6 +70,8 @@ BESIDE_SOURCE: Options = {
     "solver": replace(NEAR_SOURCE, num_steps=8, source_noise=0.3),
 }
 TRANSPORTED: Options = {"coupling": "ot", "coupling_batches": 8, "solver": NEAR_SOURCE, "train": FROM_IMAGES}
+GARMENTS_TO_DIGITS = TRANSLATION | FAST | TRANSPORTED | {"solver": FEW_STEPS}
+ASKED_DIGITS = GENERATION | FAST | {"num_classes": 10, "solver": SolverConfig(num_steps=25, guidance=1.5)}
 DDPM: Options = {
     "path": "ddpm",
     "prediction": "source",
@@ -87,13 +90,29 @@ CFG: Options = {"num_classes": 10, "model": CourseUNetConfig(time="add"), "solve
 IN_COLOR: Options = {"shape": (3, 32, 32), "model": COLOR_UNET, "train": COLOR}
 IN_PLANE: Options = {"source": GaussianConfig(), "shape": (2,), "model": MLPConfig(), "train": PLANE}
 
+STUDENT = replace(FROM_IMAGES, epochs=1000, minutes=15.0, lr=1.5e-3, source_noise=0.0, start_share=0.5)
+
+
+def student_of(teacher: str, options: Options) -> Options:
+    """Return the options of a pipeline that learns to give in one step, or in two, what the pipeline `teacher` does."""
+    noise = getattr(options.get("solver"), "source_noise", 0.0)
+    asked = {"coupling": "teacher", "coupling_batches": 1, "teacher": TeacherConfig(pipeline=teacher)}
+    solver, train = SolverConfig(num_steps=1, source_noise=noise), replace(STUDENT, source_noise=noise)
+    return options | asked | {"solver": solver, "train": train}
+
+
 # --- the rows: name, summary, options, of which later ones override earlier ones ------------------------
 
 ROWS: tuple[tuple[str, str, Options], ...] = (
     (
         "fashion2mnist",
         "garments become digits: image-to-image translation, in 30 minutes on 2 CPU cores",
-        TRANSLATION | FAST | TRANSPORTED,
+        GARMENTS_TO_DIGITS,
+    ),
+    (
+        "fashion2mnist-fast",
+        "the same at one evaluation of the network an image: distilled in 15 minutes from fashion2mnist",
+        student_of("fashion2mnist", GARMENTS_TO_DIGITS),
     ),
     (
         "fashion2mnist-labels",
@@ -117,7 +136,12 @@ ROWS: tuple[tuple[str, str, Options], ...] = (
     (
         "noise2mnist-cfg",
         "noise becomes the digit you ask for: class-conditioned, with guidance, in 30 minutes",
-        GENERATION | FAST | {"num_classes": 10, "solver": SolverConfig(num_steps=25, guidance=1.5)},
+        ASKED_DIGITS,
+    ),
+    (
+        "noise2mnist-cfg-fast",
+        "the same at one evaluation of the network an image, guidance included: distilled in 15 minutes",
+        student_of("noise2mnist-cfg", ASKED_DIGITS),
     ),
     (
         "noise2mnist-published",
@@ -224,5 +248,6 @@ def smoke_test(config: Config) -> Config:
         source=stand_in(config.source),
         target=stand_in(config.target),
         solver=replace(config.solver, num_steps=min(config.solver.num_steps, 50)),
+        teacher=replace(config.teacher, pairs=2048) if config.has_teacher else config.teacher,
         train=replace(config.train, minutes=1.0, batch_size=32, ema=0.99, show_epochs=0, checkpoint_epochs=0),
     )

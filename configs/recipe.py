@@ -32,6 +32,24 @@ class SolverConfig(Validated):
 
 
 @dataclass(frozen=True, kw_only=True)
+class TeacherConfig(Validated):
+    """A trained pipeline whose results another one, its student, learns to give in fewer steps (distillation)."""
+
+    pipeline: str = ""
+    """Of the coupling teacher: a name from `list`, a folder with weights, or user/name on the Hugging Face hub."""
+    solver: SolverName | None = None
+    """How the teacher is run; None: as it says itself."""
+    steps: Annotated[int | None, Range(1)] = None
+    """Its solver steps; None: as it says itself."""
+    guidance: Annotated[float | None, Range(0)] = None
+    """Its w, which the student's one forward then contains; None: as it says itself."""
+    pairs: Annotated[int, Range(1)] = 65536
+    """Source samples that it translates, once: all that the student sees."""
+    sha256: str = ""
+    """The hash of its weights, which the run finds out itself."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainConfig(Validated):
     """How the network is trained."""
 
@@ -53,13 +71,17 @@ class TrainConfig(Validated):
     loss: Literal["squared", "pseudo-huber"] = "squared"
     """Distance between prediction and truth: the mean squared error, as published; or, for each sample, nearly its
     root, which is less sensitive to large errors."""
+    adversary: Annotated[float, Range(0)] = 0.0
+    """Weight, beside the loss, of a critic that learns to tell results from the target's images; 0: none. It sharpens
+    what a network answers in one step or in few."""
     time_power: Annotated[float, Range(1)] = 1.0
     """p in the training times t = u^p with u uniform: more than 1 puts more of them near the source."""
     start_share: Annotated[float, Range(0, 1)] = 0.0
     """Share of the training times that are exactly 0, where each translation starts: they train its first step as plain
     regression."""
     source_noise: Annotated[float, Range(0)] = 0.0
-    """Standard deviation of Gaussian noise added to source samples in training; see `solver.source-noise`."""
+    """Standard deviation of Gaussian noise added to source samples in training, by a teacher before it translates them;
+    see `solver.source-noise`."""
     optimizer: Literal["adam", "muon"] = "adam"
     """muon: Muon for the weights of hidden layers, AdamW for the rest."""
     lr: Annotated[float, Positive] = 1e-3
@@ -78,7 +100,8 @@ class TrainConfig(Validated):
     ema: Annotated[float | None, Range(0, 1)] = 0.999
     """Decay of the exponential moving average of the weights, which is what is shown and exported; None: no average."""
     label_dropout: Annotated[float, Range(0, 1)] = 0.1
-    """Probability that a sample's class is hidden from the network (class-conditioned pipelines)."""
+    """Probability that a sample's class is hidden from the network, and from its teacher (class-conditioned
+    pipelines)."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Of forward and backward. auto: accelerate's own setting if it has one, else bf16 where the device multiplies it,
     such as GPUs and CPUs with AVX512_BF16 or AMX, and fp32 elsewhere."""

@@ -14,9 +14,11 @@ import dacite
 
 from flowferry.configs.components import GaussianConfig, SamplerConfig, check_alike
 from flowferry.configs.networks import ModelConfig
-from flowferry.configs.recipe import SolverConfig, TrainConfig
+from flowferry.configs.recipe import SolverConfig, TeacherConfig, TrainConfig
 from flowferry.configs.renames import RENAMED_KINDS, with_current_names
 from flowferry.configs.validation import Range, UserError, Validated
+
+SMALLEST_JUDGED = 8  # pixels of an image's shorter side, of which a critic makes one score
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,13 +46,15 @@ class Config(Validated):
     flow."""
     prediction: Literal["velocity", "source", "target"] = "velocity"
     """What the network predicts: dx_t/dt, x0 (the noise ε where the source is Gaussian) or x1 (the clean image)."""
-    coupling: Literal["independent", "given", "label", "ot", "label-ot", "content-ot"] = "independent"
+    coupling: Literal["independent", "given", "label", "ot", "label-ot", "content-ot", "teacher"] = "independent"
     """How source and target samples are paired: independently, each with its own partner, by label, by minibatch
-    optimal transport, by it within each label, or by it between what the images show (coarse colors and edges)."""
+    optimal transport, by it within each label, or by it between what the images show (coarse colors and edges). Or
+    teacher: each source sample with what a trained pipeline makes of it."""
     coupling_batches: Annotated[int, Range(1)] = 1
     """Batches that are drawn and coupled at once: transport finds closer pairs in more."""
     allow_unmatched: bool = False
     """With the coupling given between two image folders: leave out images without a partner instead of refusing."""
+    teacher: TeacherConfig = field(default_factory=TeacherConfig)
     solver: SolverConfig = field(default_factory=SolverConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     seed: int = 0
@@ -72,6 +76,12 @@ class Config(Validated):
             raise UserError(f"solver {self.solver.name}: got {self.source}, expected the source {GaussianConfig()}")
         if self.solver.source_noise and self.source.is_noise:
             raise UserError(f"solver source_noise: got the source {self.source.kind}, expected images")
+        if self.has_teacher != bool(self.teacher.pipeline):
+            got = f"the teacher {self.teacher.pipeline!r}"
+            raise UserError(f"coupling {self.coupling}: got {got}, expected the coupling teacher, and one, or neither")
+        if self.train.adversary and not (self.is_image and min(self.shape[1:]) >= SMALLEST_JUDGED):
+            got = f"{self.train.adversary:g} for samples of shape {self.shape}"
+            raise UserError(f"train adversary: got {got}, expected images of {SMALLEST_JUDGED} pixels or more")
         if self.coupling == "content-ot" or (self.is_paired and not self.source.from_target):
             check_alike(self.coupling, self.source, self.target)
 
@@ -84,6 +94,11 @@ class Config(Validated):
     def is_paired(self) -> bool:
         """Whether each source sample comes with its own target sample."""
         return self.coupling == "given"
+
+    @property
+    def has_teacher(self) -> bool:
+        """Whether it is trained on what another pipeline makes of source samples."""
+        return self.coupling == "teacher"
 
     @property
     def starts_from_unit_noise(self) -> bool:

@@ -133,6 +133,7 @@ COUPLINGS: dict[str, Callable[[Sampler, Sampler, int, int, int], Pairing]] = {
     "ot": transport,
     "content-ot": content_transport,
     "label-ot": label_transport,
+    "teacher": given,  # between the two sides of the pairs that the teacher made
 }
 
 MATCHES_LABELS = ("given", "label", "label-ot")

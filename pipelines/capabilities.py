@@ -68,6 +68,14 @@ class Capable(Pretrained):
         return forwards * (self.solver.nfe(solver.num_steps) if own is None else own * solver.num_steps)
 
     @property
+    def sampling(self) -> str:
+        """Its solver, steps, NFE, noise on the source and guidance weight, in a few words."""
+        solver, steps = self.config.solver, self.config.solver.num_steps
+        told = f"{solver.name}, {steps} step{'s' if steps > 1 else ''}, NFE {self.nfe}"
+        told += f", noise of {solver.source_noise:g}" if solver.source_noise else ""
+        return told + (f", w = {solver.guidance:g}" if self.config.num_classes else "")
+
+    @property
     def is_invertible(self) -> bool:
         """Whether its ODE can be run backwards."""
         return not (self.config.solver.adds_noise or self.sees_source or self.objective.max_steps == 1)

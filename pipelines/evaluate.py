@@ -33,7 +33,7 @@ from flowferry.pipelines.run_folder import RunFolder
 from flowferry.pipelines.storage import weights
 from flowferry.pipelines.storage.files import prepare_folder, write_json
 from flowferry.pipelines.storage.hub import find_weights
-from flowferry.pipelines.visualization.grids import caption, sheet, solver_summary, stacked
+from flowferry.pipelines.visualization.grids import caption, sheet, stacked
 
 log = logging.getLogger("flowferry")
 
@@ -195,7 +195,7 @@ class Evaluation:
             "step": weights.step_of(folder),
             "count": self.count,
             "seed": self.evaluation_set.seed,
-            "sampling": solver_summary(self.pipeline),
+            "sampling": self.pipeline.sampling,
             "nfe": self.pipeline.nfe,
         }
         if self.extractor is None:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,14 +30,30 @@ class Pipeline(Capable):
     solver do not go together.
     """
 
-    def loss(self, x0: Tensor, x1: Tensor, t: Tensor, condition: Condition = NO_CONDITION) -> Tensor:
+    def loss(
+        self,
+        x0: Tensor,
+        x1: Tensor,
+        t: Tensor,
+        condition: Condition = NO_CONDITION,
+        judge: Callable[[Tensor], Tensor] | None = None,
+    ) -> Tensor:
         """Return the training loss, a scalar: see `flow/objectives.py`.
 
         x0, x1: [B, *shape]; t: [B] in [0, 1]; condition: with the null label where the label is dropped.
+        judge: a further loss, of the results [B, *shape] that the network's answers imply.
         """
-        network = partial(self.model, condition=condition)
+        judged: list[Tensor] = []
+
+        def network(xt: Tensor, t: Tensor) -> Tensor:
+            predicted: Tensor = self.model(xt, t, condition)
+            if judge is not None:
+                velocity = self.prediction.velocity(self.path, predicted, xt, t)
+                judged.append(judge(self.path.endpoints(xt, velocity, t)[1]))
+            return predicted
+
         distance = LOSSES[self.config.train.loss]
-        return self.objective.loss(network, self.path, self.prediction, distance, x0, x1, t)
+        return self.objective.loss(network, self.path, self.prediction, distance, x0, x1, t) + sum(judged)
 
     # --- running it ----------------------------------------------------------------------------------
 

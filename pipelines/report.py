@@ -71,7 +71,7 @@ class Report(Studies):
             "network": f"{component_summary(config.model)}, {parameters:,} parameters",
             "prediction": config.prediction,
             "objective, path, coupling": f"{config.objective}, {config.path}, {config.coupling}",
-            "sampling": grids.solver_summary(run.pipeline),
+            "sampling": run.pipeline.sampling,
             "optimizer": f"{config.train.optimizer} {config.train.lr:g}, {config.train.schedule}, "
             f"batch {config.train.batch_size}, average of the weights {config.train.ema}, {config.train.precision}",
             "trained": f"{run.epochs:.3g} of {config.train.epochs} epochs, {run.step:,} steps, "

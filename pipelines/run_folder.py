@@ -15,6 +15,7 @@ from flowferry.pipelines.pipeline import Pipeline
 from flowferry.pipelines.storage import checkpoint, weights
 from flowferry.pipelines.training.batches import steps_per_epoch
 from flowferry.pipelines.training.logger import read_metrics
+from flowferry.pipelines.training.teacher import Teacher
 from flowferry.pipelines.training.validation import held_out_loss
 from flowferry.pipelines.visualization.select import visuals
 
@@ -87,8 +88,12 @@ class RunFolder:
     @cached_property
     def held_out(self) -> tuple[float, float | None]:
         """The held-out loss with these weights, and with those of the last step; None where they were not kept."""
-        last = self.last_weights()
-        return held_out_loss(self.pipeline, *self.test), held_out_loss(last, *self.test) if last else None
+        last, samples = self.last_weights(), self.test
+        if self.config.has_teacher:
+            pairs = Teacher(self.config, self.folder, self.pipeline.device).held_out(self.test[0])
+            pairs.make()
+            samples = pairs.load().sides
+        return held_out_loss(self.pipeline, *samples), held_out_loss(last, *samples) if last else None
 
     def last_weights(self) -> Pipeline | None:
         """Return the pipeline with the last step's weights, not their average; None without a whole checkpoint."""

@@ -14,7 +14,6 @@ from flowferry.configs.locations import classifier_folder
 from flowferry.configs.options import TrainOptions
 from flowferry.configs.schema import Config
 from flowferry.datasets.bad_files import BadFiles
-from flowferry.datasets.builders import build_splits, usable_images
 from flowferry.pipelines import inspect_pairs
 from flowferry.pipelines.evaluation.classifier import label_classifier_of
 from flowferry.pipelines.pipeline import Pipeline
@@ -22,6 +21,7 @@ from flowferry.pipelines.storage import weights
 from flowferry.pipelines.training import few_images, image_lists
 from flowferry.pipelines.training.batches import steps_per_epoch
 from flowferry.pipelines.training.checkpoints import Checkpoints
+from flowferry.pipelines.training.data import load as load_data
 from flowferry.pipelines.training.distributed import Processes
 from flowferry.pipelines.training.endings import UNWRITABLE, report_failure, report_finish
 from flowferry.pipelines.training.folder_choices import with_folder_choices
@@ -32,6 +32,7 @@ from flowferry.pipelines.training.progress import Progress
 from flowferry.pipelines.training.schedules import learning_rate
 from flowferry.pipelines.training.signals import Interrupted
 from flowferry.pipelines.training.step import TrainStep
+from flowferry.pipelines.training.teacher import with_teacher_hash
 from flowferry.pipelines.training.validation import Validation
 from flowferry.pipelines.visualization.grids import save_gif
 from flowferry.pipelines.visualization.plots import loss_curve
@@ -59,18 +60,18 @@ class Trainer:
 
     def __init__(self, config: Config, folder: Path, *, data_root: Path) -> None:
         self.folder, self.data_root, self.processes = folder, data_root, Processes(config.train)
-        self.config = config = with_folder_choices(config, folder, partial(self.processes.log_main, "%s"))
-        device = self.processes.accelerator.device
-        usable = self.processes.on_main(partial(usable_images, config))
-        where: Any = {"data_root": data_root, "device": device, "usable": usable}
-        load = partial(build_splits, config, splits=("train", "test"), **where)
-        (source, target), self.test = self.processes.main_first(load)
-        self.train_step = TrainStep(config, self.processes.accelerator, source, target)
+        config = with_folder_choices(config, folder, partial(self.processes.log_main, "%s"))
+        self.config = config = self.processes.on_main(partial(with_teacher_hash, config))
+        data = load_data(config, folder, data_root, self.processes)
+        self.test = data.test
+        self.train_step = TrainStep(config, self.processes.accelerator, *data.pairs, start=data.start, real=data.target)
         self.eval_pipeline = Pipeline(config, self.train_step.eval_model)
-        self.validation = Validation(config, target, self.test, data_root, classifier_folder(folder))
-        self.progress = Progress(config.train, steps_per_epoch(config.train, target))
+        self.validation = Validation(
+            config, data.target, data.test, data_root, classifier_folder(folder), data.held_out
+        )
+        self.progress = Progress(config.train, steps_per_epoch(config.train, data.pairs[1]))
         self.pending = PendingSteps(config.train.batch_size)
-        self.checkpoints = Checkpoints(folder, config, image_lists.list_images(config, usable))
+        self.checkpoints = Checkpoints(folder, config, data.images)
         self.logger: RunLogger | None = None  # on the main process alone
 
     # --- the run -------------------------------------------------------------------------------------

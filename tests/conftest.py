@@ -54,7 +54,8 @@ def tiny() -> Callable[..., Config]:
         config = PIPELINES[name]
         source, target = (SYNTHETIC.get(part.kind, part) for part in (config.source, config.target))
         model = replace(config.model, **{**SMALL[config.model.kind], **SMALL.get(name, {})})
-        return replace(config, **{"source": source, "target": target, "model": model, **changes})
+        teacher = replace(config.teacher, pairs=64) if config.has_teacher else config.teacher
+        return replace(config, **{"source": source, "target": target, "model": model, "teacher": teacher, **changes})
 
     return make
 

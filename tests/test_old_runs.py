@@ -45,6 +45,11 @@ ADDED = {
 LEFT_OPEN = {"layout": "auto", "background": "auto"}
 """What a command leaves to the folders, and to the run that it goes on with; `datasets/test_pairs.py`."""
 
+NO_TEACHER = (
+    dict.fromkeys(("pipeline", "sha256"), "") | dict.fromkeys(("solver", "steps", "guidance")) | {"pairs": 65536}
+)
+"""The teacher, which there was not."""
+
 ADDED_TO_TRAINING = {"min_steps_apart": 100, "start_share": 0.0, "best": None}
 """Likewise of training; runs of the published pipelines do as before."""
 
@@ -77,6 +82,7 @@ def in_new_names(old: dict[str, Any]) -> dict[str, Any]:
     for side in ("source", "target"):
         told |= {f"{side}.{name}": value for name, value in ADDED.get(told[f"{side}.kind"], {}).items()}
     told |= {f"train.{name}": value for name, value in ADDED_TO_TRAINING.items()} | {"solver.source_noise": 0.0}
+    told |= {f"teacher.{name}": value for name, value in NO_TEACHER.items()}
     told |= {"model.sees_source": False, "model.adds_source": False} if told["model.kind"] == "patch-unet" else {}
     return told | {"objective": "one-step", "path": "linear"} if in_one_step else told | {"objective": "flow"}
 

@@ -50,10 +50,12 @@ def translation_figures(
             kept[name], chance[name] = share(labels == wanted), share(labels[order] == wanted)
     if pipeline.is_invertible:
         asked = inferred if samples.asked is None else samples.asked
-        labels_back = None if asked is None else asked[:ROUND_TRIP]
-        back = pipeline.invert(results[:ROUND_TRIP], labels_back, batch_size=samples.batch_size)
-        kept["round trip"] = rms(back - source[:ROUND_TRIP])
-        chance["round trip"] = rms(source[order][:ROUND_TRIP] - source[:ROUND_TRIP])
+        some, some_labels = source[:ROUND_TRIP], None if asked is None else asked[:ROUND_TRIP]
+        if pipeline.config.solver.source_noise:  # which no way back could take off again
+            pipeline = pipeline.using(source_noise=0.0)
+            results = pipeline.translate(some, some_labels, batch_size=samples.batch_size)
+        back = pipeline.invert(results[:ROUND_TRIP], some_labels, batch_size=samples.batch_size)
+        kept["round trip"], chance["round trip"] = rms(back - some), rms(source[order][:ROUND_TRIP] - some)
     return kept, chance
 
 

@@ -15,7 +15,7 @@ from flowferry.pipelines.flow.paths import PATHS
 from flowferry.pipelines.flow.solvers import SOLVERS
 from flowferry.pipelines.visualization.plots import figure
 
-NFE = (2, 4, 8, 16, 32)  # forward evaluations per sample to try with each solver
+NFE = (1, 2, 4, 6, 8, 16, 32)  # forward evaluations per sample to try with each solver
 TOLERANCE = 1.05  # distances up to this factor of the best count as good
 
 

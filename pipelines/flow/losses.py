@@ -26,4 +26,17 @@ def pseudo_huber(prediction: Tensor, truth: Tensor) -> Tensor:
     return ((d2 + C**2).sqrt() - C).mean()
 
 
+def critic_loss(real: Tensor, results: Tensor) -> Tensor:
+    """Return the hinge loss of a critic's scores of real samples and of results (Lim & Ye 2017; Miyato et al. 2018).
+
+    It is 0 where it tells them apart by a margin: scores ≥ 1 for what is real, ≤ −1 for results.
+    """
+    return F.relu(1 - real).mean() + F.relu(1 + results).mean()
+
+
+def adversarial_loss(results: Tensor) -> Tensor:
+    """Return what results lose by a critic's scores of them: less, the more real they seem to it."""
+    return -results.mean()
+
+
 LOSSES: dict[str, Distance] = {"squared": squared, "pseudo-huber": pseudo_huber}

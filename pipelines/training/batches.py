@@ -63,7 +63,8 @@ def draw_pairs(config: Config, source: Sampler, target: Sampler, count: int, *, 
     start, end = (batch.at(rows) for batch in coupled)
     g = generator(end.samples.device, seed, "time and dropout", step)
     t = draw_times(config, count, g)
-    x0 = add_source_noise(start.samples, config.train.source_noise, seed, step)
+    noise = 0.0 if config.has_teacher else config.train.source_noise  # a teacher's pairs hold theirs
+    x0 = add_source_noise(start.samples, noise, seed, step)
     return Pairs(x0, end.samples, t, draw_condition(config, start, end, g))
 
 
@@ -76,13 +77,13 @@ def draw_times(config: Config, count: int, g: torch.Generator) -> Tensor:
 def draw_condition(config: Config, start: Batch, end: Batch, g: torch.Generator) -> Condition:
     """Return the condition of each pair: the target's label, dropped at random, and the source's image.
 
-    Both are None for networks and pipelines that take none.
+    Both are None for networks and pipelines that take none. A teacher's pairs have labels that it was asked for or not.
     """
     dropped = torch.rand(len(end.samples), generator=g, device=g.device) < config.train.label_dropout
     label = None
     if config.num_classes:
         assert end.labels is not None, "checked when the samplers were built"
-        label = torch.where(dropped, config.num_classes, end.labels)
+        label = end.labels if config.has_teacher else torch.where(dropped, config.num_classes, end.labels)
     image = start.samples if sees_source(config) else None
     return Condition(label, image, config.num_classes)
 

@@ -1,6 +1,7 @@
 """One training step on the device: draw, loss, backward, clip, refuse what is not finite, update, average."""
 
 import copy
+from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
 
@@ -15,6 +16,7 @@ from flowferry.models import build_model, to_device
 from flowferry.pipelines.optimizers import OPTIMIZERS, set_rate
 from flowferry.pipelines.pipeline import Pipeline
 from flowferry.pipelines.storage import checkpoint, weights
+from flowferry.pipelines.training.adversary import Adversary
 from flowferry.pipelines.training.batches import Pairs, draw_pairs
 from flowferry.pipelines.training.distributed import synchronize_batchnorm
 
@@ -23,18 +25,35 @@ class TrainStep:
     """The network, its average and its optimizers, and the step that trains them. Knows neither folders nor clocks.
 
     raw_model is the network that is trained, ema_model the moving average of its weights (None without one), model
-    the network as Accelerate runs it. Raises UserError if the configuration and the network do not fit together.
+    the network as Accelerate runs it. start: a network like it, whose weights it starts from; None: random ones. real:
+    what an adversary compares results with; None: the target. Raises UserError if the configuration and the network do
+    not fit together.
     """
 
-    def __init__(self, config: Config, accelerator: Accelerator, source: Sampler, target: Sampler) -> None:
+    def __init__(
+        self,
+        config: Config,
+        accelerator: Accelerator,
+        source: Sampler,
+        target: Sampler,
+        *,
+        start: nn.Module | None = None,
+        real: Sampler | None = None,
+    ) -> None:
         self.config, self.accelerator, self.source, self.target = config, accelerator, source, target
         torch.manual_seed(derive_seed(config.seed, "weights"))
         self.raw_model = to_device(build_model(config), accelerator.device, train=True)
+        if start is not None:
+            self.raw_model.load_state_dict(start.state_dict())
         if config.train.sync_batchnorm:
             synchronize_batchnorm(self.raw_model, config.model.kind)
         self.ema_model = copy.deepcopy(self.raw_model).eval() if config.train.ema else None
         self.optimizers = OPTIMIZERS[config.train.optimizer](self.raw_model, config.train.lr)
         self.model, *self.prepared_optimizers = accelerator.prepare(self.raw_model, *self.optimizers)
+        self.adversary = Adversary(config, accelerator, real or target) if config.train.adversary else None
+        if self.adversary is not None:
+            self.optimizers.append(self.adversary.optimizer)
+            self.prepared_optimizers.append(self.adversary.prepared_optimizer)
         self.pipeline = Pipeline(config, self.model)
         self._halted = torch.zeros((), dtype=torch.bool, device=accelerator.device)
 
@@ -63,7 +82,8 @@ class TrainStep:
         mine = self.global_batch(number).shard(rank, size)
         torch.manual_seed(derive_seed(self.config.seed, "network", number, rank))
         statistics = [buffer.clone() for buffer in self.raw_model.buffers()]
-        loss = self._backward(mine)
+        real = None if self.adversary is None else self.adversary.draw(number).chunk(size)[rank]
+        loss = self._backward(mine, real)
         norm = self._clip_gradients()
         loss = self.accelerator.reduce(loss, "mean")
         refused = self._refuse(~(loss + norm).isfinite(), statistics)
@@ -73,17 +93,34 @@ class TrainStep:
         self._average(number, refused)
         return torch.stack([loss, norm])
 
-    def _backward(self, mine: Pairs) -> Tensor:
-        """Accumulate the gradients of this process's pairs, part by part; return their loss."""
+    def _backward(self, mine: Pairs, real: Tensor | None) -> Tensor:
+        """Accumulate the gradients of this process's pairs, part by part; return their loss.
+
+        real: as many target samples, for the adversary.
+        """
         parts = self.config.train.accumulate
         loss = torch.zeros((), device=self.accelerator.device)
         for index in range(parts):
             last = index == parts - 1
             with nullcontext() if last else self.accelerator.no_sync(self.model):
-                part = self.pipeline.loss(*mine.shard(index, parts)) / parts
+                results: list[Tensor] = []
+                part = self.pipeline.loss(*mine.shard(index, parts), self._judge(results)) / parts
                 self.accelerator.backward(part)
+                if self.adversary is not None and real is not None:
+                    self.adversary.teach(real.chunk(parts)[index], torch.cat(results), share=1 / parts)
             loss += part.detach()
         return loss
+
+    def _judge(self, results: list[Tensor]) -> Callable[[Tensor], Tensor] | None:
+        """Return the adversary's loss of results, which are added to the list; None without an adversary."""
+        if (adversary := self.adversary) is None:
+            return None
+
+        def judge(seen: Tensor) -> Tensor:
+            results.append(seen.detach())
+            return adversary.loss(seen)
+
+        return judge
 
     def _clip_gradients(self) -> Tensor:
         """Return the norm of the whole gradient as it was, and clip it to `clip_norm`."""
@@ -133,6 +170,8 @@ class TrainStep:
         """Return all tensors that resuming needs, in groups by name."""
         groups = {f"optimizer{i}": checkpoint.optimizer_tensors(o) for i, o in enumerate(self.optimizers)}
         groups["model"] = self.raw_model.state_dict()
+        if self.adversary is not None:
+            groups["critic"] = self.adversary.critic.state_dict()
         if self.ema_model is not None:
             groups["ema"] = self.ema_model.state_dict()
         return groups
@@ -146,6 +185,8 @@ class TrainStep:
         weights.load_strictly(self.raw_model, tensors["model"], what=what)
         if self.ema_model is not None:
             weights.load_strictly(self.ema_model, tensors["ema"], what=what)
+        if self.adversary is not None:
+            weights.load_strictly(self.adversary.critic, tensors["critic"], what=what)
         for i, optimizer in enumerate(self.optimizers):
             checkpoint.load_optimizer(optimizer, tensors[f"optimizer{i}"])
         if self.accelerator.scaler is not None:

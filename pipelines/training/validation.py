@@ -55,6 +55,8 @@ class Validation:
     data_root: Path
     folder: Path
     """The folder of the classifiers that were trained on this machine."""
+    held_out: tuple[Sampler, Sampler] | None = None
+    """What the held-out loss is measured on; None: the test split."""
 
     def __post_init__(self) -> None:
         count, size = self.config.train.eval_samples, self.test[0].size
@@ -82,7 +84,7 @@ class Validation:
 
     def measure(self, pipeline: Pipeline) -> Figures:
         """Return the measurements by their TensorBoard tags. Puts the network in evaluation mode."""
-        figures = {"eval/loss": held_out_loss(pipeline, *self.test)}
+        figures = {"eval/loss": held_out_loss(pipeline, *(self.held_out or self.test))}
         if (truth := self.pairs.truth) is not None:
             results, source = self.pairs.generate(pipeline), self.pairs.source.samples
             maps = self.extractor.maps if self.perceives else None

@@ -22,7 +22,7 @@ from flowferry.datasets.pixels import to_pil
 from flowferry.pipelines.storage.files import write_png, write_text
 from flowferry.pipelines.translation.files import LoadedImage
 from flowferry.pipelines.translation.translator import Translator
-from flowferry.pipelines.visualization.grids import Row, caption, path_frames, save_gif, sheet, solver_summary
+from flowferry.pipelines.visualization.grids import Row, caption, path_frames, save_gif, sheet
 
 log = logging.getLogger("flowferry")
 
@@ -74,7 +74,7 @@ def write_sheet(translator: Translator, some: list[Translated], file: Path) -> N
         for number, files in enumerate(zip(*(one.after for one in part), strict=True), start=1):
             label = "after" if len(part[0].after) == 1 else f"after, {number}"
             rows.append((label, torch.stack([load_image(after, shape, reading) for after in files])))
-    write_png(file, sheet(rows, caption(config, solver_summary(translator.pipeline)), scale=1 if own else 2))
+    write_png(file, sheet(rows, caption(config, translator.pipeline.sampling), scale=1 if own else 2))
 
 
 def write_gif(translator: Translator, some: list[Translated], file: Path) -> None:
@@ -110,7 +110,7 @@ def write_page(translator: Translator, some: list[Translated], file: Path) -> No
         pairs = [PAIR.substitute(name=name, before=before, after=data_url(result)) for result in results]
         cards.append(CARD.substitute(name=name, kind="variants" * (len(pairs) > 1), pairs="\n".join(pairs)))
     config = translator.pipeline.config
-    told = html.escape(caption(config, solver_summary(translator.pipeline), f"the first {len(cards)} images"))
+    told = html.escape(caption(config, translator.pipeline.sampling, f"the first {len(cards)} images"))
     page = PAGE.substitute(title=html.escape(config.name), told=told, cards="\n".join(cards))
     write_text(file, page)
 

@@ -54,14 +54,6 @@ def caption(config: Config, *parts: str) -> str:
     return " · ".join((config.name, *parts, *([SYNTHETIC] if config.is_synthetic else [])))
 
 
-def solver_summary(pipeline: Pipeline) -> str:
-    """Return solver, steps, forward evaluations per sample (NFE) and guidance weight in a few words."""
-    config = pipeline.config
-    steps = config.solver.num_steps
-    told = f"{config.solver.name}, {steps} step{'s' if steps > 1 else ''}, NFE {pipeline.nfe}"
-    return told + (f", w = {config.solver.guidance:g}" if config.num_classes else "")
-
-
 def shown_sources(pipeline: Pipeline, source: Sampler, count: int) -> tuple[Tensor, Tensor | None]:
     """Return source samples [count, *shape] and the classes to ask for, in turn, int64 [count] or None.
 
@@ -94,7 +86,7 @@ def samples_sheet(
     parts = zip(*(images.split(across) for images in rows.values()), strict=True)
     shown = [row for part in parts for row in zip(rows, part, strict=True)]
     columns = [str(label) for label in range(classes)]
-    return sheet(shown, caption(config, when, solver_summary(pipeline)), columns=columns)
+    return sheet(shown, caption(config, when, pipeline.sampling), columns=columns)
 
 
 def path_points(pipeline: Pipeline, source: Sampler, count: int = 8) -> Tensor:

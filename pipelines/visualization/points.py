@@ -11,7 +11,7 @@ from flowferry.datasets.toy import Toy
 from flowferry.pipelines.flow.paths import PATHS
 from flowferry.pipelines.flow.times import time_grid
 from flowferry.pipelines.pipeline import Pipeline
-from flowferry.pipelines.visualization.grids import FRAMES, caption, evenly, solver_summary
+from flowferry.pipelines.visualization.grids import FRAMES, caption, evenly
 from flowferry.pipelines.visualization.plots import figure
 
 MANY = 20_000  # points of a density and of a variance
@@ -21,7 +21,7 @@ COMPARED = ("linear", "cosine")
 def pictures(pipeline: Pipeline, source: Toy, target: Toy, when: str) -> dict[str, Image.Image]:
     """Return pictures by name: densities of source, result and target; trajectories; the variance against t."""
     points = along(pipeline, source, MANY)
-    title = caption(pipeline.config, when, f"path {pipeline.config.path}", solver_summary(pipeline))
+    title = caption(pipeline.config, when, f"path {pipeline.config.path}", pipeline.sampling)
     real = target.draw(MANY, seed=derive_seed(pipeline.config.seed, "plane"), step=0).samples
     return {
         "densities": densities(points, real, title),

@@ -32,13 +32,14 @@ def test_a_smoke_test_needs_no_files_and_about_a_minute(name):
 @EACH
 def test_a_smoke_test_trains_the_same_network_for_the_same(name):
     config, quick = PIPELINES[name], smoke_test(PIPELINES[name])
-    changed = {"source", "target", "solver", "train"}
+    changed = {"source", "target", "solver", "train", *(["teacher"] if config.has_teacher else [])}
     assert {k: v for k, v in vars(quick).items() if k not in changed} == {
         k: v for k, v in vars(config).items() if k not in changed
     }
     budget = ("minutes", "batch_size", "ema", "show_epochs", "checkpoint_epochs")
     assert quick.train == replace(config.train, **{field: getattr(quick.train, field) for field in budget})
     assert quick.solver == replace(config.solver, num_steps=quick.solver.num_steps)
+    assert quick.teacher == replace(config.teacher, pairs=quick.teacher.pairs)
 
 
 def test_a_smoke_test_of_a_folder_that_is_named_reads_it():

@@ -1,0 +1,150 @@
+"""An adversary beside the loss: pipelines/training/adversary.py, and what the training step does with it."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from flowferry.configs.validation import UserError
+from flowferry.datasets.builders import build_samplers
+from flowferry.models.critic import Critic
+from flowferry.pipelines.flow.losses import adversarial_loss, critic_loss
+from flowferry.pipelines.pipeline import Pipeline
+from flowferry.pipelines.training.batches import draw_pairs
+from flowferry.pipelines.training.step import TrainStep
+from sample_data import CPU
+from tiny_runs import assert_same_tensors, config_of, trained
+
+
+def step_of(config) -> TrainStep:
+    samplers = build_samplers(config, data_root=Path(), split="train", device=CPU)
+    return TrainStep(config, Accelerator(cpu=True, mixed_precision="no"), *samplers)
+
+
+def adversarial(tiny, weight: float = 0.5, **train):
+    return config_of(tiny, 4, "fashion2mnist", adversary=weight, precision="fp32", **train)
+
+
+# --- the formulas ------------------------------------------------------------------------------------
+
+
+def test_the_hinge_is_zero_beyond_the_margin_and_linear_within_it():
+    def scores(*values: float) -> Tensor:
+        return torch.tensor(values)
+
+    assert critic_loss(scores(1.0, 3.0), scores(-1.0, -2.0)) == 0
+    assert critic_loss(scores(0.0, 0.0), scores(0.0, 0.0)) == 2
+    assert critic_loss(scores(0.5, 1.5), scores(-1.0, 0.5)) == pytest.approx(0.25 + 0.75)
+    assert adversarial_loss(scores(1.0, -3.0)) == 1
+
+
+def test_a_critic_scores_patches_of_any_size_and_changes_slowly():
+    torch.manual_seed(0)
+    critic = Critic(channels=3)
+    for _ in range(30):  # each forward refines the estimate of the spectral norms
+        x = torch.randn(8, 3, 40, 24)
+        assert critic(x).shape == (8, 1, 5, 3)
+    y = x + 0.1 * torch.randn_like(x)
+    assert (critic(x) - critic(y)).norm() < 1.1 * 4**4 * (
+        x - y
+    ).norm()  # 4×4 kernels at stride 2, as matrices of norm 1
+    assert Critic(channels=1)(torch.zeros(2, 1, 8, 8)).shape == (2, 1, 1, 1)
+
+
+@pytest.mark.parametrize("name", ["fashion2mnist", "ddpm-mnist", "denoise-mnist"])
+def test_a_result_is_the_end_of_the_path_that_the_prediction_implies(tiny, name):
+    torch.manual_seed(1)
+    x0, x1, t = torch.randn(6, 1, 28, 28), torch.rand(6, 1, 28, 28) * 2 - 1, torch.linspace(0.1, 0.9, 6)
+    pipeline, seen = Pipeline(tiny(name)), []
+    truth = pipeline.prediction.truth(pipeline.path, x0, x1, t)
+    pipeline.model.forward = lambda x, t, condition: truth
+    loss = pipeline.loss(x0, x1, t, judge=lambda results: seen.append(results) or results.sum() * 0 + 7)
+    assert loss.item() == pytest.approx(7, abs=1e-4), "a perfect answer loses only what the judge says"
+    assert torch.allclose(*seen, x1, atol=1e-3)
+
+
+# --- the step ----------------------------------------------------------------------------------------
+
+
+def test_the_network_descends_the_weighted_sum_and_the_critic_its_own_loss(tiny):
+    config = adversarial(tiny)
+    step = step_of(config)
+    pairs = draw_pairs(config, step.source, step.target, 16, seed=config.seed, step=0)
+    critic, real = step.adversary.critic, step.adversary.draw(0)
+    results: list[Tensor] = []
+    network, others = list(step.raw_model.parameters()), list(critic.parameters())
+
+    def judge(seen: Tensor) -> Tensor:
+        results.append(seen)
+        return 0.5 * adversarial_loss(critic(seen))
+
+    expected = torch.autograd.grad(step.pipeline.loss(*pairs, judge), network, allow_unused=True)
+    plain = torch.autograd.grad(step.pipeline.loss(*pairs), network, allow_unused=True)
+    own = torch.autograd.grad(critic_loss(critic(real), critic(results[0].detach())), others)
+    step._backward(pairs, real)
+
+    def close(parameters, gradients, tolerance=0.02) -> bool:
+        pairs = [(p.grad, g) for p, g in zip(parameters, gradients, strict=True) if g is not None]
+        return all((a - b).norm() <= tolerance * b.norm() + 1e-6 for a, b in pairs)
+
+    assert close(network, expected) and not close(network, plain)
+    assert close(others, own, 0.2), "spectral norms are estimates, refined at each forward"
+
+
+def test_parts_of_a_batch_give_the_gradients_of_the_whole(tiny):
+    whole, parts = (step_of(adversarial(tiny, accumulate=parts)) for parts in (1, 4))
+    for step in (whole, parts):
+        for _ in range(40):
+            step.adversary.critic(step.adversary.draw(0))  # so that the spectral norms are no estimates any more
+        step._backward(step.global_batch(0), step.adversary.draw(0))
+    for name in ("raw_model", "adversary"):
+        models = [getattr(getattr(step, name), "critic", getattr(step, name)) for step in (whole, parts)]
+        for a, b in zip(*(model.parameters() for model in models), strict=True):
+            assert (a.grad is None) == (b.grad is None)
+            assert a.grad is None or torch.allclose(a.grad, b.grad, atol=1e-4, rtol=1e-2)
+
+
+def test_a_critic_learns_to_tell_results_from_real_images(tiny):
+    step = step_of(adversarial(tiny, weight=1e-9, lr=3e-3))
+    real, results = step.adversary.draw(0), -step.adversary.draw(1)
+    losses = []
+    for _ in range(30):
+        losses.append(critic_loss(step.adversary.critic(real), step.adversary.critic(results)).item())
+        step.adversary.teach(real, results, share=1.0)
+        step.adversary.prepared_optimizer.step()
+        step.adversary.prepared_optimizer.zero_grad()
+    assert losses[-1] < 0.7 * losses[0]
+
+
+# --- a run -------------------------------------------------------------------------------------------
+
+
+def test_a_run_with_an_adversary_resumes_bit_for_bit_and_does_not_keep_it_with_the_weights(tiny, tmp_path):
+    def config(steps: int):
+        changed = config_of(
+            tiny, steps, "fashion2mnist", adversary=0.1, precision="fp32", schedule="constant", warmup_steps=0
+        )
+        return replace(changed, train=replace(changed.train, epochs=4))
+
+    trained(config(4), tmp_path / "whole")
+    for steps in (2, 4):
+        trained(config(steps), tmp_path / "parts")
+    last = "checkpoints/step-0000004"
+    for file in ("model.safetensors", "ema.safetensors", "critic.safetensors", "optimizer2.safetensors"):
+        assert_same_tensors(*(tmp_path / name / last / file for name in ("whole", "parts")))
+    assert sorted(path.name for path in (tmp_path / "whole" / "model").iterdir()) == [
+        "config.json",
+        "model.safetensors",
+    ]
+    Pipeline.from_pretrained(tmp_path / "whole")
+
+
+def test_points_and_tiny_images_have_no_adversary(tiny):
+    config = tiny("moons")
+    with pytest.raises(
+        UserError, match=r"^train adversary: got 0\.1 for samples of shape \(2,\), expected images of 8"
+    ):
+        replace(config, train=replace(config.train, adversary=0.1))
