@@ -41,6 +41,7 @@ class Verb(NamedTuple):
 
 VERBS = {
     "train": Verb("train a pipeline or go on with it (the default verb)", "TrainOptions", "train"),
+    "distill": Verb("train a student that does in one step what a trained pipeline does", "TrainOptions", "train"),
     "sample": Verb("draw new images from a trained pipeline", "SampleOptions", "sample"),
     "translate": Verb("translate an image file or a folder of them", "TranslateOptions", "translate"),
     "evaluate": Verb("measure a trained pipeline: how real, how faithful, at what cost", "EvaluateOptions", "evaluate"),
@@ -81,15 +82,15 @@ def run(verb: str, argv: Sequence[str]) -> int:
     """Parse a verb's options and run it; return the exit code. What needs no torch is answered without it."""
     from flowferry.configs import cli, options
 
-    parse: Callable[[Sequence[str]], Any] = cli.parse_train
-    if verb != "train":
-        parse = partial(cli.parse, getattr(options, VERBS[verb].options), verb=verb)
+    parse: Callable[[Sequence[str]], Any] = partial(cli.parse, getattr(options, VERBS[verb].options), verb=verb)
+    if VERBS[verb].options == "TrainOptions":
+        parse = partial(cli.parse_train, verb=verb)
     parsed = parse(argv)
     if verb == "list":
         from flowferry.configs.listing import table
 
         return show(table())
-    if verb == "train" and parsed.print_config:
+    if isinstance(parsed, options.TrainOptions) and parsed.print_config:
         return show(json.dumps(parsed.config.to_dict(), indent=2))
     if isinstance(parsed, options.UseOptions | options.ReportOptions | options.ExportOptions):
         from flowferry.configs.locations import trained_folder

@@ -13,7 +13,7 @@ from flowferry.configs.labels import folders_of
 from flowferry.configs.locations import unknown_pipeline
 from flowferry.configs.options import TrainOptions
 from flowferry.configs.parse_errors import errors_in_one_line
-from flowferry.configs.presets import PIPELINES, smoke_test
+from flowferry.configs.presets import PIPELINES, smoke_test, student_config
 from flowferry.configs.renames import with_current_flags
 from flowferry.configs.schema import COMPONENTS, Config, pick_component, read_config
 from flowferry.configs.validation import UserError
@@ -21,10 +21,11 @@ from flowferry.configs.validation import UserError
 T = TypeVar("T")
 
 
-def parse_train(argv: Sequence[str]) -> TrainOptions:
+def parse_train(argv: Sequence[str], verb: str = "train") -> TrainOptions:
     """Parse the options of `train`: the named configuration, its components swapped, then each field overridden.
 
-    Raises UserError in one line for what is not understood.
+    With the verb "distill" the configuration is that of a student of the named pipeline. Raises UserError in one line
+    for what is not understood.
     """
     argv = with_current_flags(argv)
     peek = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
@@ -38,12 +39,14 @@ def parse_train(argv: Sequence[str]) -> TrainOptions:
         raise UserError(str(error)) from None
     asks_help = any(flag in argv for flag in ("-h", "--help"))
     config = named_config(seen.pipeline or ("fashion2mnist" if asks_help else ""))
+    if verb == "distill":
+        config = student_config(config, seen.pipeline or config.name)
     for name in COMPONENTS:
         if (kind := getattr(seen, name)) is not None:
             config = replace(config, **{name: pick_component(f"--{name}", name, kind)()})
     config = with_folders(config, seen)
     config = smoke_test(config) if seen.quick else config
-    return parse(TrainOptions, argv, "train", default=TrainOptions(pipeline=seen.pipeline, config=config))
+    return parse(TrainOptions, argv, verb, default=TrainOptions(pipeline=seen.pipeline, config=config))
 
 
 def with_folders(config: Config, seen: argparse.Namespace) -> Config:

@@ -39,6 +39,7 @@ SPEEDRUN = TrainConfig(  # chosen by measurement: docs/SPEEDRUN.md
 )
 FROM_IMAGES = replace(SPEEDRUN, loss="pseudo-huber", time_power=2.0, source_noise=0.4)
 PICTURES = replace(FROM_IMAGES, epochs=1000, batch_size=32, start_share=0.5)  # chosen by measurement: docs/PAIRS.md
+STUDENT = replace(FROM_IMAGES, epochs=1000, minutes=15.0, lr=1.5e-3, start_share=0.5, adversary=0.05)
 COURSE = TrainConfig(epochs=10, batch_size=64, lr=1e-2, schedule="exponential", show_epochs=5)
 COURSE_DDPM = TrainConfig(epochs=20, batch_size=128, lr=1e-3, schedule="exponential", show_epochs=5)
 COURSE_DENOISER = TrainConfig(epochs=5, batch_size=256, lr=1e-4, show_epochs=5)
@@ -90,15 +91,20 @@ CFG: Options = {"num_classes": 10, "model": CourseUNetConfig(time="add"), "solve
 IN_COLOR: Options = {"shape": (3, 32, 32), "model": COLOR_UNET, "train": COLOR}
 IN_PLANE: Options = {"source": GaussianConfig(), "shape": (2,), "model": MLPConfig(), "train": PLANE}
 
-STUDENT = replace(FROM_IMAGES, epochs=1000, minutes=15.0, lr=1.5e-3, source_noise=0.0, start_share=0.5)
 
+def student_of(teacher: str, noise: float = 0.0) -> Options:
+    """Return the options of a pipeline that learns to give in one step, or in two, what another one does.
 
-def student_of(teacher: str, options: Options) -> Options:
-    """Return the options of a pipeline that learns to give in one step, or in two, what the pipeline `teacher` does."""
-    noise = getattr(options.get("solver"), "source_noise", 0.0)
-    asked = {"coupling": "teacher", "coupling_batches": 1, "teacher": TeacherConfig(pipeline=teacher)}
-    solver, train = SolverConfig(num_steps=1, source_noise=noise), replace(STUDENT, source_noise=noise)
-    return options | asked | {"solver": solver, "train": train}
+    teacher: its name or folder; noise: the standard deviation that it adds to its source.
+    """
+    return {
+        "coupling": "teacher",
+        "coupling_batches": 1,
+        "teacher": TeacherConfig(pipeline=teacher),
+        "objective": "flow",
+        "solver": SolverConfig(num_steps=1, source_noise=noise),
+        "train": replace(STUDENT, source_noise=noise),
+    }
 
 
 # --- the rows: name, summary, options, of which later ones override earlier ones ------------------------
@@ -112,7 +118,7 @@ ROWS: tuple[tuple[str, str, Options], ...] = (
     (
         "fashion2mnist-fast",
         "the same at one evaluation of the network an image: distilled in 15 minutes from fashion2mnist",
-        student_of("fashion2mnist", GARMENTS_TO_DIGITS),
+        GARMENTS_TO_DIGITS | student_of("fashion2mnist", FEW_STEPS.source_noise),
     ),
     (
         "fashion2mnist-labels",
@@ -141,7 +147,7 @@ ROWS: tuple[tuple[str, str, Options], ...] = (
     (
         "noise2mnist-cfg-fast",
         "the same at one evaluation of the network an image, guidance included: distilled in 15 minutes",
-        student_of("noise2mnist-cfg", ASKED_DIGITS),
+        ASKED_DIGITS | student_of("noise2mnist-cfg"),
     ),
     (
         "noise2mnist-published",
@@ -232,6 +238,16 @@ ROWS: tuple[tuple[str, str, Options], ...] = (
     ),
 )
 PIPELINES = {name: Config(name=name, summary=summary, **options) for name, summary, options in ROWS}
+
+
+def student_config(config: Config, teacher: str) -> Config:
+    """Return the student of a trained pipeline, which is a `teacher` by its name or folder: the row of that, if any."""
+    name = f"{config.name}-fast"
+    if teacher == config.name and name in PIPELINES:
+        return PIPELINES[name]
+    summary = f"{config.name} at one evaluation of the network an image"
+    return replace(config, name=name, summary=summary, **student_of(teacher, config.solver.source_noise))
+
 
 # --- smoke tests ----------------------------------------------------------------------------------------
 

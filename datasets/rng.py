@@ -28,6 +28,11 @@ def permutation(size: int, device: torch.device, *name: int | str) -> Tensor:
     return torch.randperm(size, generator=generator("cpu", *name)).to(device)
 
 
+def content_rows(samples: Tensor) -> list[int]:
+    """Return the number of a stream of noise for each of B samples [B, …], a function of its values alone."""
+    return [derive_seed(blake2b(one.numpy().tobytes(), digest_size=16).hexdigest()) for one in samples.cpu()]
+
+
 def normal_rows(seed: int, rows: Sequence[int]) -> Callable[[Tensor], Tensor]:
     """Return noise(x): standard normal values in the shape of x [len(rows), …], new ones at each call.
 

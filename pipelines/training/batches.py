@@ -12,7 +12,7 @@ from flowferry.configs.recipe import TrainConfig
 from flowferry.configs.schema import Config
 from flowferry.datasets.base import Batch, Sampler
 from flowferry.datasets.couplings import COUPLINGS, Pairing
-from flowferry.datasets.rng import generator
+from flowferry.datasets.rng import content_rows, derive_seed, generator, normal_rows
 from flowferry.models import sees_source
 from flowferry.pipelines.flow.conditions import Condition
 from flowferry.pipelines.flow.objectives import OBJECTIVES
@@ -63,8 +63,10 @@ def draw_pairs(config: Config, source: Sampler, target: Sampler, count: int, *, 
     start, end = (batch.at(rows) for batch in coupled)
     g = generator(end.samples.device, seed, "time and dropout", step)
     t = draw_times(config, count, g)
-    noise = 0.0 if config.has_teacher else config.train.source_noise  # a teacher's pairs hold theirs
-    x0 = add_source_noise(start.samples, noise, seed, step)
+    if config.has_teacher:
+        x0 = add_own_noise(start.samples, config.train.source_noise, config.seed)
+    else:
+        x0 = add_source_noise(start.samples, config.train.source_noise, seed, step)
     return Pairs(x0, end.samples, t, draw_condition(config, start, end, g))
 
 
@@ -97,3 +99,10 @@ def add_source_noise(samples: Tensor, std: float, seed: int, step: int) -> Tenso
         return samples
     g = generator(samples.device, seed, "source noise", step)
     return samples + std * torch.randn(samples.shape, generator=g, device=samples.device)
+
+
+def add_own_noise(samples: Tensor, std: float, seed: int) -> Tensor:
+    """Return source samples [B, …] plus the noise with which the teacher translated each, a function of its values."""
+    if not std:
+        return samples
+    return samples + std * normal_rows(derive_seed(seed, "source noise"), content_rows(samples))(samples)

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
+from typing import get_args
 
 import torch
 from safetensors import SafetensorError
@@ -18,11 +19,12 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from flowferry.configs.locations import pairs_folder
+from flowferry.configs.recipe import OdeSolverName
 from flowferry.configs.schema import Config
 from flowferry.configs.validation import UserError
 from flowferry.datasets.base import Sampler
-from flowferry.datasets.made_pairs import MadePairs, from_stored, to_stored, with_noise
-from flowferry.datasets.rng import derive_seed, generator
+from flowferry.datasets.made_pairs import MadePairs, from_stored, to_stored
+from flowferry.datasets.rng import content_rows, derive_seed, generator
 from flowferry.pipelines.hardware import run_precision
 from flowferry.pipelines.pipeline import Pipeline
 from flowferry.pipelines.storage import weights
@@ -54,11 +56,15 @@ class Teacher:
         self.config, self.folder = config, pairs_folder(folder)
         self.precision = run_precision("auto", device)
         teacher = Pipeline.from_pretrained(find_weights(asked.pipeline), device=device, precision=self.precision)
-        self.pipeline = teacher.using(solver=asked.solver, steps=asked.steps, guidance=asked.guidance, source_noise=0.0)
         for what in ("shape", "num_classes"):
             got, expected = getattr(teacher.config, what), getattr(config, what)
             if got != expected:
                 raise UserError(f"--teacher.pipeline: got {asked.pipeline} with {what} {got}, expected {expected}")
+        asked_for = {"solver": asked.solver, "steps": asked.steps, "guidance": asked.guidance}
+        self.pipeline = teacher.using(**asked_for, source_noise=config.train.source_noise)
+        if (solver := self.pipeline.config.solver).adds_noise:
+            odes = ", ".join(get_args(OdeSolverName))
+            raise UserError(f"--teacher.solver: got {solver.name}, whose results differ by chance, expected {odes}")
 
     def describe(self) -> str:
         """Return which teacher this is and how it is run, in a few words."""
@@ -83,11 +89,9 @@ class Teacher:
 
     def make(self, source: Sampler, seed: int, number: int, size: int) -> dict[str, Tensor]:
         """Return pairs number·size … (number + 1)·size of the stream of `seed`, as they are kept."""
-        rows = range(number * size, (number + 1) * size)
         stored = to_stored(source.draw(size, seed=seed, step=number).samples, are_images=self.are_images)
         x0, labels = from_stored(stored), self.labels(from_stored(stored), seed, number)
-        noisy = with_noise(x0, self.config.train.source_noise, seed, list(rows))
-        x1 = self.pipeline.translate(noisy, labels, seed=seed, rows=rows)
+        x1 = self.pipeline.translate(x0, labels, seed=self.config.seed, rows=content_rows(x0))
         kept = {"source": stored, "target": to_stored(x1, are_images=self.config.is_image)}
         return kept if labels is None else kept | {"labels": labels}
 
@@ -139,9 +143,8 @@ class TeacherPairs:
             "solver": asdict(solver),
             "precision": self.teacher.precision,
             "source": sha256(first.cpu().numpy().tobytes()).hexdigest(),
-            "source_noise": config.train.source_noise,
             "label_dropout": config.train.label_dropout,
-            "seed": self.seed,
+            "seed": [config.seed, self.split],
             "size": self.size,
         }
         name = sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]
@@ -162,8 +165,7 @@ class TeacherPairs:
         device, config = self.teacher.pipeline.device, self.teacher.config
         parts = [read(file, device) for file in self.files]
         joined = {name: torch.cat([part[name] for part in parts])[: self.count] for name in parts[0]}
-        found = joined["source"], joined["target"], joined.get("labels")
-        return MadePairs(*found, config.num_classes, config.train.source_noise, self.seed)
+        return MadePairs(joined["source"], joined["target"], joined.get("labels"), config.num_classes)
 
 
 def read(file: Path, device: torch.device) -> dict[str, Tensor]:

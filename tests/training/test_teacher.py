@@ -8,12 +8,13 @@ import pytest
 import torch
 
 from flowferry import Pipeline
-from flowferry.configs.recipe import TeacherConfig
+from flowferry.configs.recipe import SolverConfig, TeacherConfig
 from flowferry.configs.schema import Config
 from flowferry.configs.validation import UserError
 from flowferry.datasets.base import Sampler
 from flowferry.datasets.builders import build_samplers
-from flowferry.datasets.made_pairs import MadePairs, from_stored
+from flowferry.datasets.made_pairs import MadePairs
+from flowferry.datasets.rng import content_rows, derive_seed
 from flowferry.models import build_model
 from flowferry.pipelines.train import Trainer
 from flowferry.pipelines.training import teacher as teachers
@@ -73,31 +74,39 @@ def contents(folder: Path) -> dict[str, bytes]:
 # --- what the pairs are ------------------------------------------------------------------------------
 
 
-def test_a_pair_is_a_source_sample_with_its_noise_and_what_the_teacher_makes_of_it(saved, student, tmp_path):
-    config = student(saved("fashion2mnist"))
-    x0, x1 = (side.draw(COUNT, seed=5, step=0) for side in made(config, tmp_path).sides)
-    teacher = Pipeline.from_pretrained(tmp_path / "teacher", precision="auto").using(source_noise=0.0)
-    assert (teacher.translate(x0.samples) - x1.samples).abs().max() < 1 / 127  # it is kept in 256 levels
-    assert (teacher.translate(x0.samples.roll(1, 0)) - x1.samples).abs().max() > 0.1
-    assert x0.labels is x1.labels is None
-
-
-def test_the_source_is_the_pipelines_own_plus_noise_of_its_training(saved, student, tmp_path):
+def test_a_batch_is_source_samples_with_noise_and_what_the_teacher_makes_of_them(saved, student, tmp_path):
     config = student(saved("fashion2mnist"))
     assert config.train.source_noise == 0.3
-    pairs = made(config, tmp_path, 64)
-    plain = from_stored(pairs.source)
+    pairs = draw_pairs(config, *made(config, tmp_path).sides, COUNT, seed=config.seed, step=0)
+    teacher = Pipeline.from_pretrained(tmp_path / "teacher", precision="auto").using(source_noise=0.0)
+    assert (teacher.translate(pairs.x0) - pairs.x1).abs().max() < 1 / 127, "it is kept in 256 levels"
+    assert (teacher.translate(pairs.x0.roll(1, 0)) - pairs.x1).abs().max() > 0.1
+    assert pairs.condition.label is None
+
+
+def test_the_source_is_the_pipelines_own_plus_the_noise_of_its_training(saved, student, tmp_path):
+    config = student(saved("fashion2mnist"))
+    source, target = made(config, tmp_path, 64).sides
     (images, _) = source_of(config).draw(64, seed=0, step=0)
-    assert sorted(plain.flatten(1).sum(1).tolist()) == pytest.approx(
-        sorted(images.flatten(1).sum(1).tolist()), abs=1e-3
-    )
-    noisy = pairs.sides[0].draw(64, seed=0, step=0).samples
-    closest = torch.cdist(noisy.flatten(1), plain.flatten(1)).argmin(dim=1)
-    assert sorted(closest.tolist()) == list(range(64))
-    assert (noisy - plain[closest]).std().item() == pytest.approx(0.3, rel=0.02)
+    plain = source.draw(64, seed=derive_seed(config.seed, "target"), step=0).samples
+    of_plain, of_images = (sorted(x.flatten(1).sum(1).tolist()) for x in (plain, images))
+    assert of_plain == pytest.approx(of_images, abs=1e-3)
+    noise = draw_pairs(config, source, target, 64, seed=config.seed, step=0).x0 - plain
+    assert noise.std().item() == pytest.approx(0.3, rel=0.02) and len(noise.flatten(1).unique(dim=0)) == 64
 
 
-def test_each_epoch_reads_every_pair_once_in_a_new_order_and_a_pair_keeps_its_noise(saved, student, tmp_path):
+def test_a_network_that_sees_the_source_sees_it_without_noise(saved, student, tiny, tmp_path):
+    seeing = {"model": replace(tiny("fashion2mnist").model, sees_source=True)}
+    config = student(saved("fashion2mnist", **seeing), **seeing)
+    pairs = draw_pairs(config, *made(config, tmp_path).sides, COUNT, seed=config.seed, step=0)
+    noise = pairs.x0 - pairs.condition.image
+    assert noise.std().item() == pytest.approx(0.3, rel=0.02)
+    teacher = Pipeline.from_pretrained(tmp_path / "teacher", precision="auto")
+    rows = content_rows(pairs.condition.image)
+    assert (teacher.translate(pairs.condition.image, rows=rows, seed=config.seed) - pairs.x1).abs().max() < 1 / 127
+
+
+def test_each_epoch_reads_every_pair_once_in_a_new_order(saved, student, tmp_path):
     source, target = made(student(saved("fashion2mnist")), tmp_path).sides
     epochs = [[side.draw(COUNT, seed=1, step=step).samples.flatten(1) for step in (0, 1)] for side in (source, target)]
     orders = [torch.cdist(first, second).argmin(dim=1) for first, second in epochs]
@@ -216,9 +225,7 @@ def test_the_student_of_a_straight_teacher_has_nothing_to_learn(saved, student, 
     torch.nn.init.constant_(teacher.model.out.bias, 0.1)
     teacher.save_pretrained(folder)
     trainer = Trainer(student(folder), tmp_path / "run", data_root=Path())
-    x0, x1 = (
-        side.draw(COUNT, seed=0, step=0).samples for side in (trainer.train_step.source, trainer.train_step.target)
-    )
+    x0, x1, *_ = trainer.train_step.global_batch(0)
     inside = x0.abs() < 0.8  # the rest is clipped
     assert (x0 + 0.1 - x1)[inside].abs().max() < 0.01
 
@@ -258,5 +265,8 @@ def test_a_teacher_of_other_samples_or_classes_or_without_weights_is_refused(sav
         UserError, match=r"^--teacher\.pipeline: got .* with shape \(1, 28, 28\), expected \(3, 32, 32\)"
     ):
         Teacher(replace(config, shape=(3, 32, 32)), tmp_path, CPU)
+    chance = student(saved("ddpm-mnist", "ddpm"), "ddpm-mnist", coupling="teacher", solver=SolverConfig(num_steps=1))
+    with pytest.raises(UserError, match=r"^--teacher\.solver: got ancestral, whose results differ by chance, expected"):
+        Teacher(chance, tmp_path, CPU)
     with pytest.raises(UserError, match=r"^no weights in"):
         student(tmp_path)
