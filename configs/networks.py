@@ -54,6 +54,8 @@ class PatchUNetConfig(Validated):
     """Show it the source image beside x_t, so that a result keeps to its own source; it then runs forward only."""
     adds_source: bool = False
     """Add the source image to the output, so that the network learns what is to change; needs `sees_source`."""
+    two_times: bool = False
+    """Tell it the end of a step beside its start, as the objective map needs: it answers their mean velocity."""
 
 
 @dataclass(frozen=True, kw_only=True)

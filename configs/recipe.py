@@ -6,7 +6,7 @@ from typing import Annotated, Literal, get_args
 from flowferry.configs.validation import Positive, Range, UserError, Validated
 
 OdeSolverName = Literal["euler", "midpoint", "heun", "rk4", "ab2"]
-SolverName = Literal[OdeSolverName, "ancestral"]
+SolverName = Literal[OdeSolverName, "ancestral", "map"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,8 +14,9 @@ class SolverConfig(Validated):
     """How the trained pipeline is run, unless asked otherwise."""
 
     name: SolverName = "euler"
-    """All but the last follow the velocity; ancestral (from noise only) also adds noise at each step, as DDPM does. ab2
-    is the only one of order 2 at one evaluation a step."""
+    """The first five follow the velocity; ab2 is the only one of order 2 at one evaluation a step. ancestral (from
+    noise only) also adds noise at each step, as DDPM does. map (only for that objective) takes the whole way, or any
+    part of it, at one evaluation."""
     num_steps: Annotated[int, Range(1)] = 50
     """Solver steps from source to target."""
     grid_power: Annotated[float, Range(1)] = 1.0
@@ -28,7 +29,12 @@ class SolverConfig(Validated):
     @property
     def adds_noise(self) -> bool:
         """Whether it draws noise at each step: it then starts from unit Gaussian noise and cannot run in reverse."""
-        return self.name not in get_args(OdeSolverName)
+        return self.name == "ancestral"
+
+    @property
+    def is_reversible(self) -> bool:
+        """Whether it also runs from target to source."""
+        return self.name in get_args(OdeSolverName)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -38,8 +38,9 @@ class Config(Validated):
     """Target classes that the network is conditioned on; 0: none. The null label is this number."""
     infer_labels: bool = False
     """Where no class is asked for, ask for the source sample's own, by a classifier that is kept with the weights."""
-    objective: Literal["flow", "one-step"] = "flow"
-    """What the network is trained for: the flow along the path at all of its times, or one step from x0 to x1."""
+    objective: Literal["flow", "one-step", "map"] = "flow"
+    """What the network is trained for: the flow along the path at all of its times, one step from x0 to x1, or the flow
+    and steps of any length along it (with `model.two-times`)."""
     path: Literal["linear", "cosine", "ddpm", "one-step"] = "linear"
     """x_t between source and target: linear (1−t)·x0 + t·x1, cosine cos(πt/2)·x0 + sin(πt/2)·x1, or
     ddpm √(1−ᾱ)·x0 + √ᾱ·x1 at 300 noise levels. one-step is short for that objective, any other for the objective

@@ -102,6 +102,7 @@ class PatchUNet(Levels, Network):
         self.adds_source = config.adds_source
         patch = 4 * image_channels("patch-unet", shape)
         self.time = nn.Sequential(nn.Linear(2 * FREQUENCIES, EMBEDDING), nn.SiLU(), nn.Linear(EMBEDDING, EMBEDDING))
+        self.length = step_length() if config.two_times else None
         self.label = nn.Embedding(num_classes + 1, EMBEDDING) if num_classes else None
         self.stem = nn.Conv2d(2 * patch if config.sees_source else patch, width, 3, padding=1)
         self.add_levels(config.widths, config.blocks)
@@ -118,15 +119,30 @@ class PatchUNet(Levels, Network):
         return out if not self.adds_source or condition.image is None else out + condition.image
 
     def embed(self, t: Tensor, label: Tensor | None) -> Tensor:
-        """Return the embedding of times [B] and labels int64 [B]: [B, 128]."""
-        steps = torch.arange(FREQUENCIES, device=t.device, dtype=t.dtype) / (FREQUENCIES - 1)
-        angles = t.sqrt()[:, None] * torch.exp(math.log(HIGHEST) * steps)
-        embedding = self.time(torch.cat([angles.sin(), angles.cos()], dim=1))
+        """Return the embedding of times [B], or [B, 2] from start to end, and labels int64 [B]: [B, 128]."""
+        start = t if t.ndim == 1 else t[:, 0]
+        embedding = self.time(sinusoids(start))
+        if t.ndim > 1 and self.length is not None:
+            # Less the sinusoids of 0, so that a step without length is not told apart from its start.
+            embedding = embedding + self.length(sinusoids(t[:, 1] - start) - sinusoids(torch.zeros_like(start)))
         if self.label is not None:
             null = self.label.num_embeddings - 1
-            label = torch.full_like(t, null, dtype=torch.long) if label is None else label
+            label = torch.full_like(start, null, dtype=torch.long) if label is None else label
             embedding = embedding + self.label(label)
         return F.silu(embedding)
+
+
+def sinusoids(t: Tensor) -> Tensor:
+    """Return the sines and cosines of √t for times [B] in [0, 1]: [B, 64]."""
+    steps = torch.arange(FREQUENCIES, device=t.device, dtype=t.dtype) / (FREQUENCIES - 1)
+    angles = t.sqrt()[:, None] * torch.exp(math.log(HIGHEST) * steps)
+    return torch.cat([angles.sin(), angles.cos()], dim=1)
+
+
+def step_length() -> nn.Module:
+    """Return the layers that embed the length of a step, without biases: 0 stays 0. They add nothing at first."""
+    last = zeroed(nn.Linear(EMBEDDING, EMBEDDING, bias=False))
+    return nn.Sequential(nn.Linear(2 * FREQUENCIES, EMBEDDING, bias=False), nn.SiLU(), last)
 
 
 def check(config: PatchUNetConfig) -> None:

@@ -78,11 +78,11 @@ class Capable(Pretrained):
     @property
     def is_invertible(self) -> bool:
         """Whether its ODE can be run backwards."""
-        return not (self.config.solver.adds_noise or self.sees_source or self.objective.max_steps == 1)
+        return self.config.solver.is_reversible and not (self.sees_source or self.objective.max_steps == 1)
 
     def check_direction(self, *, reverse: bool) -> None:
         """Raise UserError where the pipeline can be run in one direction only."""
-        if reverse and self.config.solver.adds_noise:
+        if reverse and not self.config.solver.is_reversible:
             name, odes = self.config.solver.name, ", ".join(get_args(OdeSolverName))
             raise UserError(f"solver {name} runs from source to target only: expected in reverse {odes}")
         if reverse and not self.is_invertible:
@@ -140,3 +140,19 @@ class Capable(Pretrained):
         if self.prediction.needs_signal and not self.path.has_signal:
             able = ", ".join(name for name, path in PATHS.items() if path.has_signal)
             raise UserError(f"prediction {config.prediction}: got the path {config.path}, expected {able}")
+        self._check_two_times()
+
+    def _check_two_times(self) -> None:
+        """Raise UserError unless objective, network, prediction, path and solver all know two times, or none does."""
+        config, by_two = self.config, self.objective.two_times
+        if getattr(config.model, "two_times", False) != by_two:
+            got = "a network of one time" if by_two else "model.two-times"
+            expected = "--model patch-unet --model.two-times" if by_two else "the objective map"
+            raise UserError(f"objective {config.objective}: got {got}, expected {expected}")
+        if by_two and (config.prediction != "velocity" or self.path.levels):
+            got = f"the prediction {config.prediction} on the path {config.path}"
+            raise UserError(f"objective {config.objective}: got {got}, expected velocity on linear or cosine")
+        if by_two and config.train.adversary:
+            raise UserError(f"train adversary: got the objective {config.objective}, expected flow or one-step")
+        if self.solver.two_times and not by_two:
+            raise UserError(f"solver {config.solver.name}: got the objective {config.objective}, expected map")

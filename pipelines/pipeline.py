@@ -40,13 +40,13 @@ class Pipeline(Capable):
     ) -> Tensor:
         """Return the training loss, a scalar: see `flow/objectives.py`.
 
-        x0, x1: [B, *shape]; t: [B] in [0, 1]; condition: with the null label where the label is dropped.
-        judge: a further loss, of the results [B, *shape] that the network's answers imply.
+        x0, x1: [B, *shape]; t: [B] or [B, 2] in [0, 1], as the objective draws them; condition: with the null label
+        where the label is dropped. judge: a further loss, of the results [B, *shape] that the network's answers imply.
         """
         judged: list[Tensor] = []
 
-        def network(xt: Tensor, t: Tensor) -> Tensor:
-            predicted: Tensor = self.model(xt, t, condition)
+        def network(xt: Tensor, t: Tensor, rows: Tensor | None = None) -> Tensor:
+            predicted: Tensor = self.model(xt, t, condition if rows is None else condition.rows(rows))
             if judge is not None:
                 velocity = self.prediction.velocity(self.path, predicted, xt, t)
                 judged.append(judge(self.path.endpoints(xt, velocity, t)[1]))
@@ -191,5 +191,6 @@ class Pipeline(Capable):
         return padded(tiled(self._velocity, *self.tiles(tile, overlap)), self.stride)
 
     def _velocity(self, x: Tensor, t: Tensor, condition: Condition) -> Tensor:
-        t = t.clamp(max=self.max_time).expand(len(x))  # x stays at t; the network is not asked beyond its last time
+        # x stays at t; the network is not asked beyond its last time. [B], or [B, 2] from start to end.
+        t = t.clamp(max=self.max_time).expand(len(x), *t.shape)
         return self.prediction.velocity(self.path, self.model(x, t, condition), x, t)

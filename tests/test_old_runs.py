@@ -50,6 +50,9 @@ NO_TEACHER = (
 )
 """The teacher, which there was not."""
 
+ADDED_TO_PATCH_UNET = ("model.sees_source", "model.adds_source", "model.two_times")
+"""Options of this network, all of which are off."""
+
 ADDED_TO_TRAINING = {"min_steps_apart": 100, "start_share": 0.0, "best": None}
 """Likewise of training; runs of the published pipelines do as before."""
 
@@ -83,7 +86,7 @@ def in_new_names(old: dict[str, Any]) -> dict[str, Any]:
         told |= {f"{side}.{name}": value for name, value in ADDED.get(told[f"{side}.kind"], {}).items()}
     told |= {f"train.{name}": value for name, value in ADDED_TO_TRAINING.items()} | {"solver.source_noise": 0.0}
     told |= {f"teacher.{name}": value for name, value in NO_TEACHER.items()}
-    told |= {"model.sees_source": False, "model.adds_source": False} if told["model.kind"] == "patch-unet" else {}
+    told |= dict.fromkeys(ADDED_TO_PATCH_UNET, False) if told["model.kind"] == "patch-unet" else {}
     return told | {"objective": "one-step", "path": "linear"} if in_one_step else told | {"objective": "flow"}
 
 

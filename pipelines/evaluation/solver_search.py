@@ -31,14 +31,16 @@ class Cost(NamedTuple):
 
 def ladder(config: Config) -> list[SolverConfig]:
     """Return the settings to try: each solver that fits the pipeline, with the steps that each of the NFE pays for."""
-    levels, most = PATHS[config.path].levels, OBJECTIVES[config.objective].max_steps
-    if most is not None:
-        return [replace(config.solver, name="euler", num_steps=most)]
+    levels, objective = PATHS[config.path].levels, OBJECTIVES[config.objective]
+    if objective.max_steps is not None:
+        return [replace(config.solver, name="euler", num_steps=objective.max_steps)]
     ladder: list[SolverConfig] = []
     for name, solver in SOLVERS.items():
         choice = replace(config.solver, name=name)  # type: ignore[arg-type]
         if choice.adds_noise and not (levels and config.starts_from_unit_noise):
             continue  # ancestral steps are those of diffusion from unit noise
+        if solver.two_times and not objective.two_times:
+            continue
         budgets = (*NFE, levels) if levels else NFE
         steps = sorted({solver.steps_within(budget) for budget in budgets} - {0})
         ladder += [replace(choice, num_steps=n) for n in steps if not levels or n <= levels]

@@ -22,7 +22,7 @@ class Condition(NamedTuple):
             return self
         return self._replace(label=torch.full_like(self.label, self.num_classes))
 
-    def rows(self, rows: slice) -> "Condition":
+    def rows(self, rows: slice | Tensor) -> "Condition":
         """Return the condition of the samples in `rows`, such as the shard of one process."""
         return self._replace(
             label=None if self.label is None else self.label[rows],

@@ -7,22 +7,26 @@ import torch
 from torch import Tensor
 
 from flowferry.pipelines.flow.losses import Distance
-from flowferry.pipelines.flow.paths import Path
+from flowferry.pipelines.flow.paths import Path, expand
 from flowferry.pipelines.flow.predictions import Prediction
 from flowferry.pipelines.flow.solvers import Step, Velocity
 from flowferry.pipelines.flow.times import training_times
 
-BoundNetwork = Callable[[Tensor, Tensor], Tensor]
-"""network(xt, t) with xt [B, …] and t [B], its condition already bound -> its prediction in the shape of xt."""
+BoundNetwork = Callable[..., Tensor]
+"""network(xt, t, rows=None) with xt [B, …] and t [B] or [B, 2] -> its prediction in the shape of xt.
+
+Its condition is bound already. rows: which samples of the batch these are, int64 [B]; None: all of it.
+"""
 
 
 class Objective(NamedTuple):
     """How a network is trained, and how it then leads from source to target."""
 
     draw_times: Callable[[Tensor, float, float, Path], Tensor]
-    """(u [B] uniform in [0, 1), power, start, path) -> training times t [B]: see `times.training_times`."""
+    """(u [B, *uniforms] uniform in [0, 1), power, start, path) -> training times t [B] (see `times.training_times`), or
+    [B, 2] with the ends of steps."""
     loss: Callable[[BoundNetwork, Path, Prediction, Distance, Tensor, Tensor, Tensor], Tensor]
-    """(network, path, prediction, distance, x0 [B, …], x1 [B, …], t [B]) -> scalar."""
+    """(network, path, prediction, distance, x0 [B, …], x1 [B, …], t as drawn) -> scalar."""
     step: Callable[[Velocity, Callable[[Velocity], Step]], Step]
     """(velocity, solver) -> a step from one time of the grid to the next."""
     max_time: float = 1.0
@@ -31,6 +35,10 @@ class Objective(NamedTuple):
     """The largest number of steps from source to target; None: no limit."""
     nfe: int | None = None
     """Evaluations of the velocity per step; None: as many as the solver needs."""
+    uniforms: tuple[int, ...] = ()
+    """The shape of the random numbers that `draw_times` takes for each sample."""
+    two_times: bool = False
+    """Whether the network is asked for mean velocities from one time to another."""
 
 
 def flow_times(u: Tensor, power: float, start: float, path: Path) -> Tensor:
@@ -52,6 +60,50 @@ def flow_loss(
     return distance(network(xt, t), prediction.truth(path, x0, x1, t))
 
 
+def map_times(u: Tensor, power: float, start: float, path: Path) -> Tensor:
+    """Return [B, 2]: starts along the whole path, each with an end; of three samples in four the two are equal.
+
+    u: [B, 3]. Every fourth sample is a step of the map, and half of those start at t = 0.
+    """
+    s = training_times(u[:, 0], power=power, start=start)
+    from_start = training_times(u[:, 1], power=power, start=0.5)
+    to = 1 - u[:, 2] * (1 - from_start)
+    is_step = torch.arange(len(u), device=u.device) % 4 == 3
+    return torch.stack([torch.where(is_step, from_start, s), torch.where(is_step, to, s)], dim=1)
+
+
+def map_loss(
+    network: BoundNetwork, path: Path, prediction: Prediction, distance: Distance, x0: Tensor, x1: Tensor, t: Tensor
+) -> Tensor:
+    """Return the mean distance between network(x_s, (s, t)) and what it is trained to predict, a scalar.
+
+    Where s = t it is `flow_loss`. Elsewhere the truth is what the network itself makes of two half steps: see
+    `two_halves`.
+    """
+    start = t[:, 0]
+    xs = path.interpolate(x0, x1, start)
+    truth = prediction.truth(path, x0, x1, start)
+    steps = (start < t[:, 1]).nonzero()[:, 0]
+    if len(steps):
+        halves = two_halves(lambda x, t: network(x, t, steps), xs[steps], t[steps])
+        truth = truth.index_copy(0, steps, halves.to(truth))
+    return distance(network(xs, t), truth)
+
+
+@torch.no_grad()
+def two_halves(u: BoundNetwork, x: Tensor, t: Tensor) -> Tensor:
+    """Return the mean velocity [B, …] from x at t[:, 0] to t[:, 1] that two steps of half the length have.
+
+    With the middle time m, X_st(x) = X_mt(X_sm(x)) means u(x, s, t) = (u(x, s, m) + u(X_sm(x), m, t))/2: shortcut
+    models (Frans et al. 2024, section 3), the progressive self-distillation of Boffi et al. (2025).
+    """
+    start, end = t.unbind(1)
+    middle = (start + end) / 2
+    first = u(x, torch.stack([start, middle], dim=1))
+    there = x + expand(middle - start, x) * first
+    return (first + u(there, torch.stack([middle, end], dim=1))) / 2
+
+
 def follow(velocity: Velocity, solver: Callable[[Velocity], Step]) -> Step:
     """Return the solver's step along the velocity."""
     return solver(velocity)
@@ -68,4 +120,6 @@ OBJECTIVES: dict[str, Objective] = {
     "one-step": Objective(
         lambda u, power, start, path: torch.zeros_like(u), flow_loss, jump, max_time=0.0, max_steps=1, nfe=1
     ),
+    # Trained to take a step of any length at one evaluation, and to give the velocity for a step without length.
+    "map": Objective(map_times, map_loss, follow, uniforms=(3,), two_times=True),
 }

@@ -14,7 +14,10 @@ from torch import Tensor
 from flowferry.pipelines.flow.paths import Path
 
 Velocity = Callable[[Tensor, Tensor], Tensor]
-"""v(x, t) with x [B, …] and t a scalar tensor -> dx/dt [B, …]."""
+"""v(x, t) with x [B, …] and t a scalar tensor -> dx/dt [B, …].
+
+Of a network of two times, t may also be [2], the start and the end of a step -> the mean velocity between them.
+"""
 Step = Callable[[Tensor, Tensor, Tensor], Tensor]
 """step(x, t, h) with x [B, …] at time t, both t and h scalar tensors -> x at t + h."""
 Noise = Callable[[Tensor], Tensor]
@@ -80,6 +83,11 @@ def adams_bashforth(v: Velocity) -> Step:
     return step
 
 
+def flow_map(v: Velocity, x: Tensor, t: Tensor, h: Tensor) -> Tensor:
+    """Return x + h·u(x, t, t + h), with u the mean velocity from t to t + h: exact for steps of any length."""
+    return x + h * v(x, torch.stack([t, t + h]))
+
+
 def ancestral(v: Velocity, path: Path, noise: Noise) -> Step:
     """Return DDPM's ancestral step (Ho et al. 2020, algorithm 2), on any path that starts from Gaussian noise.
 
@@ -109,6 +117,8 @@ class Solver(NamedTuple):
     """Evaluations of the velocity per step."""
     last_step: int = 1
     """Evaluations of the velocity in a step that ends at t = 1."""
+    two_times: bool = False
+    """Whether it asks for the mean velocity between two times, which only networks of two times answer."""
 
     def nfe(self, steps: int) -> int:
         """Return the evaluations of the velocity from t = 0 to 1."""
@@ -131,6 +141,7 @@ SOLVERS: dict[str, Solver] = {
     "rk4": single_step(rk4, 4, 1),
     "ab2": Solver(lambda v, path, noise: adams_bashforth(v)),
     "ancestral": Solver(ancestral),
+    "map": single_step(flow_map, 1, 1)._replace(two_times=True),
 }
 
 

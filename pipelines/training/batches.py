@@ -20,7 +20,7 @@ from flowferry.pipelines.flow.paths import PATHS
 
 
 class Pairs(NamedTuple):
-    """The arguments of `Pipeline.loss`: x0 and x1 [B, …], t [B] in [0, 1), and the condition of B samples."""
+    """The arguments of `Pipeline.loss`: x0 and x1 [B, …], t [B] or [B, 2] in [0, 1], and the condition of B samples."""
 
     x0: Tensor
     x1: Tensor
@@ -71,9 +71,10 @@ def draw_pairs(config: Config, source: Sampler, target: Sampler, count: int, *, 
 
 
 def draw_times(config: Config, count: int, g: torch.Generator) -> Tensor:
-    """Draw the training times [count] in [0, 1) of the objective."""
-    u, train = torch.rand(count, generator=g, device=g.device), config.train
-    return OBJECTIVES[config.objective].draw_times(u, train.time_power, train.start_share, PATHS[config.path])
+    """Draw the training times of the objective: [count] in [0, 1), or [count, 2] with the ends of steps in [0, 1]."""
+    objective, train = OBJECTIVES[config.objective], config.train
+    u = torch.rand(count, *objective.uniforms, generator=g, device=g.device)
+    return objective.draw_times(u, train.time_power, train.start_share, PATHS[config.path])
 
 
 def draw_condition(config: Config, start: Batch, end: Batch, g: torch.Generator) -> Condition:

@@ -127,7 +127,9 @@ def test_properties_that_follow_from_other_values():
     assert not replace(DIGITS, source=GaussianConfig(std=2.0)).starts_from_unit_noise
     asked = {name: PIPELINES[name].asked_classes for name in ("noise2mnist", "noise2mnist-cfg", "fashion2mnist-labels")}
     assert asked == {"noise2mnist": 0, "noise2mnist-cfg": 10, "fashion2mnist-labels": 0}
-    assert [SolverConfig(name=name).adds_noise for name in ("euler", "rk4", "ancestral")] == [False, False, True]
+    solvers = [SolverConfig(name=name) for name in ("euler", "rk4", "ancestral", "map")]
+    assert [solver.adds_noise for solver in solvers] == [False, False, True, False]
+    assert [solver.is_reversible for solver in solvers] == [True, True, False, False]
 
 
 @pytest.mark.parametrize("side", ["source", "target"])

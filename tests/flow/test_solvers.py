@@ -39,10 +39,12 @@ def test_the_solvers_are_those_of_the_configuration() -> None:
         "rk4": 37,
         "ab2": 10,
     }
+    assert SOLVERS["map"].nfe(10) == 10
+    assert [name for name, solver in SOLVERS.items() if solver.two_times] == ["map"]
 
 
 def test_ancestral_alone_adds_noise(device: torch.device) -> None:
-    assert SOLVERS.keys() - set(ODES) == {"ancestral"}
+    assert SOLVERS.keys() - set(ODES) == {"ancestral", "map"}
     for name, solver in SOLVERS.items():
         asked: list[Tensor] = []
 
@@ -74,7 +76,7 @@ def test_the_declared_evaluations_are_the_counted_ones(solver: Solver, steps: in
     times: list[float] = []
 
     def v(x: Tensor, t: Tensor) -> Tensor:
-        times.append(t.item())
+        times.append(t.flatten()[0].item())
         return x
 
     walk(solver, v, torch.ones(2, device=device), time_grid(steps, device=device), noise=torch.randn_like)
@@ -134,6 +136,24 @@ def test_a_step_is_told_its_time_and_its_length_of_any_grid(device: torch.device
         assert [t for t, _ in told] == pytest.approx(grid[:-1])
         assert [t + h for t, h in told] == pytest.approx(grid[1:])
         assert x.tolist() == pytest.approx([grid[-1] - grid[0]] * 2)
+
+
+@pytest.mark.parametrize("grid", [[0.0, 1.0], [0.0, 0.1, 0.5, 1.0], [0.2, 0.7]], ids=str)
+def test_the_map_is_exact_for_steps_of_any_length(grid: list[float], device: torch.device) -> None:
+    """Of dx/dt = x²·cos t, which leads from x at s to 1/(1/x + sin s − sin t) at t."""
+
+    def flow(x: Tensor, s: Tensor | float, t: Tensor | float) -> Tensor:
+        s, t = (torch.as_tensor(time, dtype=torch.float64, device=device) for time in (s, t))
+        return 1 / (1 / x + s.sin() - t.sin())
+
+    def mean_velocity(x: Tensor, t: Tensor) -> Tensor:
+        start, end = t
+        return (flow(x, start, end) - x) / (end - start)
+
+    x = torch.tensor([0.3, 0.5, -0.8], dtype=torch.float64, device=device)
+    points = walk(SOLVERS["map"], mean_velocity, x, torch.tensor(grid, dtype=torch.float64, device=device))
+    for t, point in zip(grid, points, strict=True):
+        torch.testing.assert_close(point, flow(x, grid[0], t), rtol=0, atol=1e-12)
 
 
 def test_the_multistep_solver_forgets_what_was_before_a_jump(device: torch.device) -> None:

@@ -646,6 +646,22 @@ def test_patch_unet_tells_times_near_the_source_apart() -> None:
     assert near > far / 4
 
 
+def test_patch_unet_of_two_times_is_the_one_of_one_time_where_they_are_equal() -> None:
+    """Before training at other times too: so it can go on from the weights of a flow."""
+    (x, t, label), one = inputs(), small_patch_unet(classes=10)
+    two = small_patch_unet(classes=10, two_times=True)
+    missing, unexpected = two.load_state_dict(one.state_dict(), strict=False)
+    assert not unexpected and all(name.startswith("length.") for name in missing)
+    expected, later = one(x, t, told(label)), torch.stack([t, t + 0.5 * (1 - t)], dim=1)
+    assert torch.equal(two(x, t, told(label)), expected)
+    assert torch.equal(two(x, torch.stack([t, t], dim=1), told(label)), expected)
+    assert ((two(x, later, told(label)) - expected).abs().amax(dim=(1, 2, 3)) > 1e-5).tolist() == [t < 1 for t in t]
+    untrained = PatchUNet(
+        PatchUNetConfig(widths=(16, 24), blocks=(1, 2), two_times=True), shape=(1, 28, 28), num_classes=0
+    )
+    assert not untrained.embed(later, None).sub(untrained.embed(t, None)).any()
+
+
 @pytest.mark.parametrize("channels, side", [(1, 4), (3, 32), (1, 30), (3, 5)])
 def test_patch_unet_takes_any_size_as_the_next_multiple_of_4_of_its_reflection(channels: int, side: int) -> None:
     x, t, larger = torch.randn(2, channels, side, side), torch.rand(2), side + -side % 4

@@ -1,8 +1,9 @@
-"""What a pipeline can do: pipelines/capabilities.py. Here, images of any size."""
+"""What a pipeline can do: pipelines/capabilities.py. Here, images of any size, and networks of two times."""
 
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -127,3 +128,60 @@ def test_rectangular_pipelines_take_their_own_shape_and_others(tiny: Callable[..
         assert pipeline.translate(x).shape == x.shape
     assert pipeline.block_of((5, 3, 12, 20)) == pipeline.block_size
     assert pipeline.block_of((5, 3, 20, 12)) == 1
+
+
+# --- networks of two times ------------------------------------------------------------------------------
+
+
+def refused(match: str, make: Callable[[], Any]) -> None:
+    with pytest.raises(UserError, match=f"^{re.escape(match)}$"):
+        make()
+
+
+def test_the_map_needs_its_objective_its_network_and_the_velocity(tiny: Callable[..., Config]) -> None:
+    config, flow = tiny("fashion2mnist-map"), tiny("fashion2mnist")
+    one_time, euler = replace(config.model, two_times=False), replace(config.solver, name="euler")
+    expected = "expected --model patch-unet --model.two-times"
+    refused(f"objective map: got a network of one time, {expected}", lambda: Pipeline(replace(config, model=one_time)))
+    practical = tiny("fashion2mnist-published").model
+    refused(f"objective map: got a network of one time, {expected}", lambda: Pipeline(replace(config, model=practical)))
+    of_two = replace(config, objective="flow", solver=euler)
+    refused("objective flow: got model.two-times, expected the objective map", lambda: Pipeline(of_two))
+    for change, got in (
+        ({"prediction": "target"}, "the prediction target on the path linear"),
+        ({"path": "ddpm"}, "the prediction velocity on the path ddpm"),
+    ):
+        match = f"objective map: got {got}, expected velocity on linear or cosine"
+        refused(match, lambda change=change: Pipeline(replace(config, **change)))
+    judged = replace(config, train=replace(config.train, adversary=0.1))
+    refused("train adversary: got the objective map, expected flow or one-step", lambda: Pipeline(judged))
+    refused("solver map: got the objective flow, expected map", lambda: Pipeline(flow).using(solver="map"))
+
+
+def test_the_map_runs_forward_and_its_velocity_both_ways(tiny: Callable[..., Config]) -> None:
+    pipeline, x = made(tiny("fashion2mnist-map")), images(2, 1, 28, 28)
+    match = "solver map runs from source to target only: expected in reverse euler, midpoint, heun, rk4, ab2"
+    refused(match, lambda: pipeline.invert(x))
+    assert not pipeline.is_invertible and pipeline.using(solver="rk4").is_invertible
+    there = pipeline.using(source_noise=0.0).translate(x, solver="rk4", steps=30)
+    torch.testing.assert_close(pipeline.invert(there, solver="rk4", steps=30), x, rtol=0, atol=2e-3)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 4])
+def test_the_map_asks_for_the_mean_velocity_of_each_step(steps: int, tiny: Callable[..., Config]) -> None:
+    """Other solvers ask for the velocity. In tiles, of any size and with guidance alike."""
+    config = tiny("noise2mnist-cfg")
+    config = replace(config, objective="map", model=replace(config.model, two_times=True))
+    pipeline, asked = made(config), []
+    pipeline.model.register_forward_pre_hook(lambda network, inputs: asked.append(inputs[1]))
+    what: Any = {"labels": torch.tensor([3, 1]), "guidance": 2.0, "steps": steps, "tile": 20, "overlap": 8}
+    assert pipeline.translate(images(2, 1, 30, 18), solver="map", **what).shape == (2, 1, 30, 18)
+    grid = [k / steps for k in range(steps + 1)]
+    pairs = [pair for pair in pairwise(grid) for _ in range(2)]  # in two tiles
+    for t, pair in zip(asked[: len(pairs)], pairs, strict=True):  # of the first sample, one by one at this size
+        torch.testing.assert_close(t, torch.tensor([pair]).expand(2, 2))
+    assert len(asked) == 2 * len(pairs)
+    assert pipeline.using(solver="map", steps=steps, guidance=1.0).nfe == steps
+    asked.clear()
+    pipeline.translate(images(2, 1, 30, 18), solver="euler", **what)
+    assert {t.shape for t in asked} == {(2,)}

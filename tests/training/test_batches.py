@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from flowferry.configs.components import (
     GaussianConfig,
@@ -25,6 +25,8 @@ from flowferry.datasets.base import Sampler
 from flowferry.datasets.builders import build_sampler, build_samplers
 from flowferry.datasets.couplings import COUPLINGS
 from flowferry.datasets.toy import Gaussian, Moons
+from flowferry.models import build_model
+from flowferry.pipelines.pipeline import Pipeline
 from flowferry.pipelines.training.batches import Pairs, draw_pairs, steps_per_epoch
 from sample_data import CPU, build
 
@@ -207,6 +209,32 @@ def test_times_are_the_power_of_uniform_ones_after_the_share_at_the_start(garmen
     )
     torch.testing.assert_close(squares, u**2)
     torch.testing.assert_close(half_at_start, (2 * u - 1).clamp(min=0))
+
+
+@pytest.mark.parametrize("parts", [1, 2, 4])
+def test_the_parts_of_a_batch_of_steps_train_as_the_whole(
+    parts: int, tiny: Callable[..., Config], tmp_path: Path
+) -> None:
+    """Their mean loss is its own. With classes, so that a step that asked for another's would show."""
+    config = tiny("noise2mnist-cfg")
+    config = replace(config, objective="map", model=replace(config.model, two_times=True))
+    source, target = (build(part, tmp_path) for part in (config.source, config.target))
+    whole = draw_pairs(config, source, target, 8, seed=3, step=5)
+    assert [bool(start < end) for start, end in whole.t] == [False, False, False, True] * 2
+    pieces = [whole.shard(index, parts) for index in range(parts)]
+    assert torch.equal(torch.cat([piece.t for piece in pieces]), whole.t)
+    pipeline = Pipeline(config, disturbed(config))
+    losses = torch.stack([pipeline.loss(*piece) for piece in pieces])
+    torch.testing.assert_close(losses.mean(), pipeline.loss(*whole))
+
+
+def disturbed(config: Config) -> nn.Module:
+    """Return an untrained network, of which no part adds nothing."""
+    torch.manual_seed(0)
+    model = build_model(config)
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, std=0.2)
+    return model
 
 
 # --- labels -------------------------------------------------------------------------------------------------
