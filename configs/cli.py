@@ -10,7 +10,7 @@ import tyro
 from tyro.conf import AvoidSubcommands, FlagCreatePairsOff
 
 from flowferry.configs.labels import folders_of
-from flowferry.configs.locations import unknown_pipeline
+from flowferry.configs.locations import trained_folder, unknown_pipeline
 from flowferry.configs.options import TrainOptions
 from flowferry.configs.parse_errors import errors_in_one_line
 from flowferry.configs.presets import PIPELINES, smoke_test, student_config
@@ -38,9 +38,11 @@ def parse_train(argv: Sequence[str], verb: str = "train") -> TrainOptions:
     except argparse.ArgumentError as error:
         raise UserError(str(error)) from None
     asks_help = any(flag in argv for flag in ("-h", "--help"))
-    config = named_config(seen.pipeline or ("fashion2mnist" if asks_help else ""))
-    if verb == "distill":
-        config = student_config(config, seen.pipeline or config.name)
+    pipeline = seen.pipeline or ("fashion2mnist" if asks_help else "")
+    if verb == "distill" and pipeline:  # the teacher's own options, not those of its name
+        config = student_config(named_config(str(trained_folder(pipeline))), pipeline)
+    else:
+        config = named_config(pipeline)
     for name in COMPONENTS:
         if (kind := getattr(seen, name)) is not None:
             config = replace(config, **{name: pick_component(f"--{name}", name, kind)()})

@@ -251,11 +251,10 @@ PIPELINES = {name: Config(name=name, summary=summary, **options) for name, summa
 
 
 def student_config(config: Config, teacher: str) -> Config:
-    """Return the student of a trained pipeline, which is a `teacher` by its name or folder: the row of that, if any."""
+    """Return the student of the trained pipeline of `config`, which is called `teacher`, by its name or folder."""
     name = f"{config.name}-fast"
-    if teacher == config.name and name in PIPELINES:
-        return PIPELINES[name]
-    summary = f"{config.name} at one evaluation of the network an image"
+    row = PIPELINES.get(name)
+    summary = row.summary if row else f"{config.name} at one evaluation of the network an image"
     return replace(config, name=name, summary=summary, **student_of(teacher, config.solver.source_noise))
 
 

@@ -77,8 +77,10 @@ class Capable(Pretrained):
 
     @property
     def is_invertible(self) -> bool:
-        """Whether its ODE can be run backwards."""
-        return self.config.solver.is_reversible and not (self.sees_source or self.objective.max_steps == 1)
+        """Whether its ODE can be run backwards; a student in one step learned the way there alone."""
+        config = self.config
+        is_one_step = self.objective.max_steps == 1 or (config.has_teacher and config.solver.num_steps == 1)
+        return config.solver.is_reversible and not (self.sees_source or is_one_step)
 
     def check_direction(self, *, reverse: bool) -> None:
         """Raise UserError where the pipeline can be run in one direction only."""

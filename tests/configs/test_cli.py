@@ -1,12 +1,15 @@
 """What a command line asks for: a named configuration, its components swapped, then each field overridden."""
 
 import contextlib
+import json
 import re
+from dataclasses import replace
 
 import pytest
 
 from flowferry.configs import parse_errors
 from flowferry.configs.cli import named_config, parse, parse_train
+from flowferry.configs.networks import PatchUNetConfig
 from flowferry.configs.options import SampleOptions, TranslateOptions
 from flowferry.configs.presets import PIPELINES
 from flowferry.configs.validation import UserError
@@ -30,6 +33,26 @@ def test_parts_are_swapped_by_name_and_then_adjusted(printed_config):
     argv = ["--pipeline", "noise2mnist", "--model", "practical-unet", "--model.width", "8", "--source", "fashion-mnist"]
     config = printed_config(*argv)
     assert (config.model.kind, config.model.width, config.source.kind) == ("practical-unet", 8, "fashion-mnist")
+
+
+@pytest.mark.parametrize("name", ["fashion2mnist", "noise2mnist-cfg"])
+def test_distill_takes_the_options_of_the_weights_which_are_those_of_the_named_student(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)  # where nothing was trained, so that the shipped weights are found
+    shipped = parse_train(["--pipeline", name], verb="distill")
+    assert shipped.config == PIPELINES[f"{name}-fast"] and str(shipped.folder) == f"runs/{name}-fast"
+
+    wide = replace(PIPELINES[name], model=PatchUNetConfig(widths=(64, 128)))
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "config.json").write_text(json.dumps({"config": wide.to_dict()}))
+    own = parse_train(["--pipeline", "mine", "--train.minutes", "3"], verb="distill").config
+    assert own.model == wide.model and own.teacher.pipeline == "mine" and own.train.minutes == 3
+    assert own.solver.num_steps == 1 and own.train.source_noise == own.solver.source_noise == wide.solver.source_noise
+
+
+def test_distill_needs_trained_weights(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"^no weights in runs/noise2mnist: train them first"):
+        parse_train(["--pipeline", "noise2mnist"], verb="distill")
 
 
 def test_quick_changes_the_data_and_the_budget_and_not_the_network(printed_config):

@@ -247,6 +247,16 @@ def test_a_student_is_trained_resumed_and_refuses_another_teacher(saved, student
         trained(run(6, saved("fashion2mnist", "other", seed=1)), tmp_path / "whole")
 
 
+def test_one_step_leads_one_way(saved, student):
+    pipeline = Pipeline(student(saved("fashion2mnist")))
+    assert pipeline.config.solver.num_steps == 1 and not pipeline.is_invertible
+    with pytest.raises(
+        UserError, match=r"^fashion2mnist-fast runs from source to target only, because it takes one ste"
+    ):
+        pipeline.invert(torch.zeros(1, 1, 28, 28))
+    assert pipeline.using(steps=8).invert(torch.zeros(1, 1, 28, 28)).shape == (1, 1, 28, 28)
+
+
 # --- what does not go together -----------------------------------------------------------------------
 
 
