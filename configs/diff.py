@@ -52,7 +52,7 @@ def leaves(data: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
 def training_command(config: Config, folder: Path) -> str:
     """Return the `accelerate launch launch.py` command that trains `config` in `folder`."""
     preset = PIPELINES.get(config.name)
-    config = without_natural_classes(config)
+    config = replace(without_natural_classes(config), teacher=replace(config.teacher, sha256=""))  # it is found again
     words = ["accelerate", "launch", "launch.py", "--pipeline", config.name if preset else str(folder)]
     if preset:
         before, after = preset.to_dict(), config.to_dict()

@@ -16,12 +16,20 @@ def table() -> str:
     lines = [
         "  ".join(cell.ljust(width) for cell, width in zip(row, [*widths, 0], strict=True)).rstrip() for row in rows
     ]
-    shipped = sorted(path.parent.name for path in SHIPPED.glob("*/model.safetensors"))
+    shipped = sorted(path.parent for path in SHIPPED.glob("*/model.safetensors"))
     trained = sorted(path.parent.parent for path in RUNS.glob("*/model/model.safetensors"))
-    lines += ["", "shipped with trained weights: " + ", ".join(shipped)]
-    runs = ", ".join(run_label(path) for path in trained) or "none yet"
+    lines += ["", "shipped with trained weights: " + ", ".join(path.name + cost_label(path) for path in shipped)]
+    runs = ", ".join(run_label(path) + cost_label(path) for path in trained) or "none yet"
     lines.append(f"trained in {RUNS}/ (used before shipped weights): {runs}")
     return "\n".join(lines)
+
+
+def cost_label(folder: Path) -> str:
+    """Return what a result costs, as `evaluate` found it; empty where it did not."""
+    try:
+        return f" (NFE {json.loads((folder / 'evaluation.json').read_text())['nfe']:d})"
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
 
 
 def run_label(run: Path) -> str:

@@ -41,7 +41,7 @@ def for_sharing(pipeline: Pipeline, folder: Path, options: ExportOptions) -> Non
         copy_aside(weights.weights_folder(folder) / name, options.output / name)
     if evaluation_of(folder):
         copy_aside(folder / weights.EVALUATION, options.output / weights.EVALUATION)
-    told = hub.card(pipeline.config, measures_of(folder), options.push or str(options.output))
+    told = hub.card(pipeline.config, measures_of(folder), options.push or str(options.output), pipeline.sampling)
     write_text(options.output / hub.CARD, told)
 
 

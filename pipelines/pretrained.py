@@ -46,6 +46,11 @@ class Pretrained:
             samples = F.adaptive_avg_pool2d(samples, self.config.shape[1:])  # type: ignore[arg-type]
         return extract(self.label_classifier, samples)[1].argmax(dim=1)
 
+    @property
+    def sampling(self) -> str:
+        """How it is run, in a few words."""
+        raise NotImplementedError
+
     def save_pretrained(self, folder: Path | str, *, step: int = 0) -> None:
         """Write `config.json` and `model.safetensors`, whose metadata describes it, into `folder`."""
         tensors = self.model.state_dict()
@@ -67,7 +72,7 @@ class Pretrained:
         """
         with TemporaryDirectory() as folder:
             self.save_pretrained(folder)
-            write_text(Path(folder, hub.CARD), hub.card(self.config, results or {}, name))
+            write_text(Path(folder, hub.CARD), hub.card(self.config, results or {}, name, self.sampling))
             return hub.push(Path(folder), name, private=private, token=token)
 
     @classmethod

@@ -128,7 +128,8 @@ def test_commands_are_understood(document: Path) -> None:
             verb = "train" if not argv or argv[0].startswith("-") else argv.pop(0)
             assert set(argv) <= set(with_current_flags(argv)), f"{line}: an old name"
             try:
-                cli.parse_train(argv) if verb == "train" else cli.parse(OPTIONS[verb], argv, verb=verb)
+                trains = OPTIONS[verb] is options.TrainOptions
+                cli.parse_train(argv, verb=verb) if trains else cli.parse(OPTIONS[verb], argv, verb=verb)
             except UserError as error:
                 assert line in cut and "missing" in str(error) and "unrecognized" not in str(error), f"{line}: {error}"
 

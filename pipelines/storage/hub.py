@@ -86,8 +86,11 @@ def push(folder: Path, name: str, *, private: bool, token: str | None) -> str:
     return str(done.repo_url)
 
 
-def card(config: Config, results: Mapping[str, float | str], name: str) -> str:
-    """Return a model card: what the pipeline is, how to use it, how it was trained, and its measured `results`."""
+def card(config: Config, results: Mapping[str, float | str], name: str, sampling: str) -> str:
+    """Return a model card: what the pipeline is, how to use it, how it was trained, and its measured `results`.
+
+    sampling: how it is run, in a few words.
+    """
     noise, labeled = config.source.is_noise, bool(config.asked_classes)
     data = ModelCardData(
         library_name="flowferry",
@@ -97,17 +100,17 @@ def card(config: Config, results: Mapping[str, float | str], name: str) -> str:
     asked = f", labels=torch.arange(16) % {config.num_classes}" if labeled else ""
     images = f"torch.rand(16, {', '.join(map(str, config.shape))}) * 2 - 1"  # in place of the reader's own images
     call = f"pipe.sample(16{asked})" if noise else f"pipe.translate({images})"
-    train, solver = config.train, config.solver
+    train = config.train
     minutes = f" or {train.minutes:g} minutes" if train.minutes else ""
     preset = PIPELINES.get(config.name, config)
     trained = replace(config, solver=preset.solver)  # the solver may have been chosen after training
-    guided = f", guidance {solver.guidance:g}" if config.num_classes else ""
     facts = {
         "data": SYNTHETIC if config.is_synthetic else f"{config.source.kind} → {config.target.kind}",
         **({"classes": numbered(names).replace("|", "\\|")} if (names := class_names_of(config)) else {}),
         "network": f"{config.model.kind}, predicts the {config.prediction}",
         "objective, path, coupling": f"{config.objective}, {config.path}, {config.coupling}",
-        "sampling": f"{solver.name}, {solver.num_steps} steps{guided}",
+        "sampling": sampling,
+        **({"teacher": f"{config.teacher.pipeline} ({config.teacher.sha256[:12]})"} if config.has_teacher else {}),
         "training": f"at most {train.epochs} epochs{minutes}, batch {train.batch_size}",
         "command": f"`{training_command(trained, RUNS / config.name)}`",
         "optimizer": f"{train.optimizer} {train.lr:g}, {train.schedule}",
