@@ -83,7 +83,7 @@ def map_loss(
     start = t[:, 0]
     xs = path.interpolate(x0, x1, start)
     truth = prediction.truth(path, x0, x1, start)
-    steps = (start < t[:, 1]).nonzero()[:, 0]
+    steps = (start < t[:, 1]).nonzero()[:, 0]  # their number is asked of the device, so that only they cost more
     if len(steps):
         halves = two_halves(lambda x, t: network(x, t, steps), xs[steps], t[steps])
         truth = truth.index_copy(0, steps, halves.to(truth))
