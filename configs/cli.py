@@ -9,11 +9,12 @@ from typing import Any, TypeVar
 import tyro
 from tyro.conf import AvoidSubcommands, FlagCreatePairsOff
 
+from flowferry.configs.derived import smoke_test, student_config
 from flowferry.configs.labels import folders_of
 from flowferry.configs.locations import trained_folder, unknown_pipeline
 from flowferry.configs.options import TrainOptions
 from flowferry.configs.parse_errors import errors_in_one_line
-from flowferry.configs.presets import PIPELINES, smoke_test, student_config
+from flowferry.configs.presets import PIPELINES
 from flowferry.configs.renames import with_current_flags
 from flowferry.configs.schema import COMPONENTS, Config, pick_component, read_config
 from flowferry.configs.validation import UserError

@@ -12,7 +12,6 @@ from flowferry.configs.components import (
     MnistConfig,
     MoonsConfig,
     NoisyConfig,
-    SamplerConfig,
     SvhnConfig,
 )
 from flowferry.configs.networks import (
@@ -248,31 +247,3 @@ ROWS: tuple[tuple[str, str, Options], ...] = (
     ),
 )
 PIPELINES = {name: Config(name=name, summary=summary, **options) for name, summary, options in ROWS}
-
-
-def student_config(config: Config, teacher: str) -> Config:
-    """Return the student of the trained pipeline of `config`, which is called `teacher`, by its name or folder."""
-    name = f"{config.name}-fast"
-    row = PIPELINES.get(name)
-    summary = row.summary if row else f"{config.name} at one evaluation of the network an image"
-    return replace(config, name=name, summary=summary, **student_of(teacher, config.solver.source_noise))
-
-
-# --- smoke tests ----------------------------------------------------------------------------------------
-
-
-def stand_in(component: SamplerConfig) -> Any:
-    """Return synthetic data in place of a data set, or of a folder that was not named; other components unchanged."""
-    return component if getattr(component, "root", "") else component.stand_in or component
-
-
-def smoke_test(config: Config) -> Config:
-    """Return the pipeline cut to about a minute on 2 CPU cores: synthetic data, and a budget of time, not of epochs."""
-    return replace(
-        config,
-        source=stand_in(config.source),
-        target=stand_in(config.target),
-        solver=replace(config.solver, num_steps=min(config.solver.num_steps, 50)),
-        teacher=replace(config.teacher, pairs=2048) if config.has_teacher else config.teacher,
-        train=replace(config.train, minutes=1.0, batch_size=32, ema=0.99, show_epochs=0, checkpoint_epochs=0),
-    )
