@@ -68,6 +68,8 @@ def moved(image: Image.Image, used: Box, place: Box, canvas: Image.Image) -> Ima
 
 def framed(image: Image.Image, frame: Size, resize: str = "fit", background: str | float = "black") -> Image.Image:
     """Return an image fitted to the size `frame` as `boxes` says. Raises UserError as `boxes` does."""
+    if image.size == frame:
+        return image
     used, place = boxes(image.size, frame, resize)
     return moved(image, used, place, Image.new(image.mode, frame, background))
 

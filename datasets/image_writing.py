@@ -2,13 +2,13 @@
 
 import zlib
 from collections.abc import Callable
+from functools import cache
 from io import BytesIO
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from flowferry.configs.validation import UserError
@@ -17,6 +17,7 @@ from flowferry.datasets.file_repair import PNG_SIGNATURE
 from flowferry.datasets.stored import EIGHT_BITS, SIXTEEN_BITS, Pixels, Stored, full_scale, has_alpha
 
 PNG_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}  # number of channels -> color type
+PNG_LEVEL = 3  # of zlib: half the time of 6, and files as large to 3 % (docs/PERFORMANCE.md)
 MAX_SAMPLE_VALUE = 281  # TIFF tag
 
 
@@ -86,13 +87,10 @@ def format_for(name: str, asked: str | None) -> str:
 def png(image: Image.Image) -> bytes:
     """Return an image of mode L, LA, RGB or RGBA as the bytes of a PNG file.
 
-    The profile of sRGB is one of colors, which a gray PNG may not hold; a chunk of its own says the same there.
+    Pillow filters and compresses its lines; its writer of whole files takes longer for the rest of a small one.
     """
-    gray = image.mode in ("L", "LA")
-    said = PngInfo()
-    if gray:
-        said.add(b"sRGB", b"\0")
-    return by_pillow(image, "PNG", pnginfo=said, icc_profile=None if gray else srgb_profile())
+    lines = image.tobytes("zip", image.mode, False, PNG_LEVEL, -1, b"")
+    return png_file(image.size, 8, len(image.getbands()), lines)
 
 
 def any_png(numbers: NDArray[np.generic], stored: Stored) -> bytes:
@@ -106,12 +104,26 @@ def deep_png(numbers: NDArray[np.generic]) -> bytes:
     lines = numbers.astype(">u2").reshape(height, -1).view(np.uint8)
     above = np.concatenate([np.zeros_like(lines[:1]), lines[:-1]])
     filtered = np.concatenate([np.full((height, 1), 2, np.uint8), lines - above], axis=1)
-    header = width.to_bytes(4, "big") + height.to_bytes(4, "big") + bytes([16, PNG_TYPES[count], 0, 0, 0])
-    color = (b"sRGB", b"\0") if count < 3 else (b"iCCP", b"sRGB\0\0" + zlib.compress(srgb_profile()))
-    chunks = ((b"IHDR", header), color, (b"IDAT", zlib.compress(filtered.tobytes())), (b"IEND", b""))
+    return png_file((width, height), 16, count, zlib.compress(filtered.tobytes(), PNG_LEVEL))
+
+
+def png_file(size: tuple[int, int], depth: int, channels: int, lines: bytes) -> bytes:
+    """Return a PNG file of `size` (width, height). lines: filtered and compressed."""
+    width, height = size
+    header = width.to_bytes(4, "big") + height.to_bytes(4, "big") + bytes([depth, PNG_TYPES[channels], 0, 0, 0])
+    chunks = ((b"IHDR", header), srgb_chunk(channels), (b"IDAT", lines), (b"IEND", b""))
     return PNG_SIGNATURE + b"".join(
         len(body).to_bytes(4, "big") + kind + body + zlib.crc32(kind + body).to_bytes(4, "big") for kind, body in chunks
     )
+
+
+@cache
+def srgb_chunk(channels: int) -> tuple[bytes, bytes]:
+    """Return the kind and the body of the chunk that says that colors are sRGB.
+
+    It is the profile, which is one of colors, so that a gray file may not hold it; a chunk of its own says it there.
+    """
+    return (b"sRGB", b"\0") if channels < 3 else (b"iCCP", b"sRGB\0\0" + zlib.compress(srgb_profile()))
 
 
 def jpeg(numbers: NDArray[np.generic], stored: Stored) -> bytes:

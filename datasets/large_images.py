@@ -11,6 +11,7 @@ from PIL import Image, UnidentifiedImageError
 
 from flowferry.datasets.bands import NPY_SIGNATURE, npy_size
 from flowferry.datasets.deep_images import TIFF_SIGNATURES, tiff_size
+from flowferry.datasets.file_repair import PNG_SIGNATURE
 from flowferry.datasets.image_formats import FORMATS
 
 LARGE = 2**24  # pixels
@@ -66,6 +67,8 @@ def size_of(data: bytes) -> tuple[int, int]:
     """
     if data.startswith(NPY_SIGNATURE):
         return npy_size(data)
+    if data.startswith(PNG_SIGNATURE):  # opened once, not twice: the smaller an image, the more that counts
+        return int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
     try:
         return Image.open(BytesIO(data), formats=FORMATS).size
     except UnidentifiedImageError:

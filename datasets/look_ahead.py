@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -26,3 +27,15 @@ def look_ahead(do: Callable[[T], R], items: Iterable[T], *, threads: int, depth:
             yield waiting.popleft().result()
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
+
+
+def each(do: Callable[[T], R], items: Iterable[T]) -> list[R]:
+    """Return do(item) for each item."""
+    return [do(item) for item in items]
+
+
+def split(items: Iterable[T], count: int) -> Iterator[list[T]]:
+    """Yield the items in lists of `count`, the last of which may be shorter."""
+    rest = iter(items)
+    while part := list(islice(rest, count)):
+        yield part

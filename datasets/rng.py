@@ -4,7 +4,7 @@ So a resumed run needs no replay, and one process and N processes see the same g
 """
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from hashlib import blake2b
 
 import torch
@@ -38,10 +38,13 @@ def normal_rows(seed: int, rows: Sequence[int]) -> Callable[[Tensor], Tensor]:
 
     Each row has a stream of its own, so that its noise does not depend on its neighbors, nor on the device.
     """
-    streams = [generator("cpu", seed, "row", row) for row in rows]
+
+    @cache  # made where noise is drawn, which many solvers never do
+    def streams() -> list[torch.Generator]:
+        return [generator("cpu", seed, "row", row) for row in rows]
 
     def noise(x: Tensor) -> Tensor:
-        drawn = [torch.randn(x.shape[1:], generator=stream, dtype=x.dtype) for stream in streams]
+        drawn = [torch.randn(x.shape[1:], generator=stream, dtype=x.dtype) for stream in streams()]
         return torch.stack(drawn).to(x.device)
 
     return noise

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import torch
 
+NETWORKS = 4  # batches at a time, at most: more threads would wait for Python
+
 
 def best_device() -> torch.device:
     """Return a GPU if there is one, else the CPU."""
@@ -21,6 +23,17 @@ def use_cores(threads: int = 0) -> None:
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     torch.set_num_threads(threads or max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
+
+
+def networks_at_once(device: torch.device, *, small: bool) -> tuple[int, int]:
+    """Return how many batches to run through a network at a time, and by how many CPU threads each.
+
+    small: whether the images are. On a CPU, threads that compute a batch each do not wait for one another at each
+    layer, as those do that share a batch (docs/PERFORMANCE.md).
+    """
+    threads = torch.get_num_threads()
+    networks = min(threads, NETWORKS) if small and device.type == "cpu" else 1
+    return networks, threads // networks
 
 
 def keep_freed_memory() -> None:

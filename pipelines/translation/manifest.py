@@ -167,14 +167,14 @@ class Manifest:
 
     def write(self, name: str, data: bytes) -> str:
         """Write a file at a relative path, whole or not at all; return its SHA-256. Raises OSError where that fails."""
-        self._folder(str(Path(name).parent))
-        part = self.work / f"part-{self.rank}-{next(self._parts)}"
+        self._folder(name.rpartition("/")[0])
+        part = f"{self.work}/part-{self.rank}-{next(self._parts)}"  # texts: paths cost as much as the file
         try:
-            with part.open("xb") as file:
+            with open(part, "xb") as file:
                 file.write(data)
-            os.replace(part, self.root / name)
+            os.replace(part, f"{self.root}/{name}")
         except OSError:
-            part.unlink(missing_ok=True)
+            Path(part).unlink(missing_ok=True)
             raise
         return sha256(data)
 

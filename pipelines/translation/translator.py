@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,10 @@ from flowferry.datasets.file_tree import Item
 from flowferry.datasets.framing import restored_image
 from flowferry.datasets.image_io import Decoded, decode, read, to_tensor
 from flowferry.datasets.image_writing import WRITTEN, encode
-from flowferry.datasets.look_ahead import look_ahead
+from flowferry.datasets.look_ahead import each, look_ahead, split
 from flowferry.datasets.pixels import to_pixels
 from flowferry.datasets.rng import derive_seed
+from flowferry.pipelines.hardware import networks_at_once
 from flowferry.pipelines.pipeline import Pipeline
 from flowferry.pipelines.translation.entries import Entry, begun, sha256
 from flowferry.pipelines.translation.files import LoadedImage, Result, failure, format_of
@@ -28,6 +30,10 @@ from flowferry.pipelines.translation.manifest import Manifest
 from flowferry.pipelines.translation.sizes import OF_NETWORK, Sizes, blocks
 
 FILE_THREADS = 4  # threads that read files, and as many that write them
+HANDFUL = 8  # files that one of them gets at a time: to hand over a single one costs as much as to read it
+SMALL = 64 * 64  # pixels of an image, of which several batches are computed at a time: a larger one fills all cores
+
+Loaded = LoadedImage | Result
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +59,7 @@ class Translator:
         solver = self.pipeline.config.solver
         return solver.adds_noise or (solver.source_noise > 0 and not self.reverse)
 
-    def load(self, root: Path, manifest: Manifest | None, job: tuple[Item, Entry | None]) -> LoadedImage | Result:
+    def load(self, root: Path, manifest: Manifest | None, job: tuple[Item, Entry | None]) -> Loaded:
         """Read, check and frame one file under `root`, unless the manifest shows that it is done already.
 
         job: the file, and what earlier runs noted of it. Errors become a failed result.
@@ -96,8 +102,9 @@ class Translator:
 
     def which(self, images: Iterable[Tensor], variants: Sequence[int]) -> dict[str, Any]:
         """Return the direction, the noise and the tiles of images [C, H, W], as `Pipeline.translate` takes them."""
+        rows = noise_rows(images, variants) if self.is_random else None
         tiles = {"tile": self.sizes.tile, "overlap": self.sizes.overlap}
-        return {"reverse": self.reverse, "seed": self.seed, "rows": noise_rows(images, variants), **tiles}
+        return {"reverse": self.reverse, "seed": self.seed, "rows": rows, **tiles}
 
     def labels(self, count: int) -> Tensor | None:
         """Return the class to ask for, int64 [count]; None where none is asked for."""
@@ -146,34 +153,50 @@ def translate_stream(
     """
     done = manifest.done_before()
     jobs = ((item, done.find(item.name, item.output)) for item in items)
-    load = partial(translator.load, root, manifest)
-    depth = 2 if translator.sizes.own else 2 * batch_size  # images may be large
-    loaded = look_ahead(load, jobs, threads=FILE_THREADS, depth=depth)
+    own = translator.sizes.own  # then images may be large
     at_once = min(batch_size, translator.pipeline.block_size)
     area = at_once * math.prod(translator.pipeline.config.shape[1:])
+    some = 1 if own else min(HANDFUL, at_once)
+    load = partial(each, partial(translator.load, root, manifest))
+    depth = 2 if own else 2 * batch_size // some
+    loaded = chain.from_iterable(look_ahead(load, split(jobs, some), threads=FILE_THREADS, depth=depth))
+    batches = note_begun(manifest, batched(loaded, at_once, area))
+    networks, threads = networks_at_once(translator.pipeline.device, small=not own and area <= at_once * SMALL)
+    through = look_ahead(partial(run_network, translator, threads), batches, threads=networks, depth=networks)
+    finish = partial(each, partial(write_result, translator, manifest, root))
     with ThreadPoolExecutor(FILE_THREADS) as writing:
-        writes: deque[list[Future[Result]]] = deque()
-        for batch in batched(loaded, at_once, area):
-            new = [one for one in batch if isinstance(one, LoadedImage)]
-            manifest.journal("begun", [begun(*one.item[:2]) for one in new])
-            images, variants = [one.image for one in new], [one.item.variant for one in new]
-            results = iter(translator.translate_batch(images, variants) if new else ())
+        writes: deque[list[Future[list[Result]]]] = deque()
+        for batch in through:
             progress(len(batch))
-            pixels = [next(results) if isinstance(one, LoadedImage) else None for one in batch]
-            finish = partial(write_result, translator, manifest, root)
-            writes.append([writing.submit(finish, *pair) for pair in zip(batch, pixels, strict=True)])
+            writes.append([writing.submit(finish, part) for part in split(batch, some)])
             if len(writes) > 1:
                 yield from journal(manifest, writes.popleft())
         for last in writes:
             yield from journal(manifest, last)
 
 
-def batched(loaded: Iterable[LoadedImage | Result], size: int, pixels: int) -> Iterator[list[LoadedImage | Result]]:
+def note_begun(manifest: Manifest, batches: Iterable[list[Loaded]]) -> Iterator[list[Loaded]]:
+    """Yield batches, of whose files those that will be written are noted as begun."""
+    for batch in batches:
+        manifest.journal("begun", [begun(*one.item[:2]) for one in batch if isinstance(one, LoadedImage)])
+        yield batch
+
+
+def run_network(translator: Translator, threads: int, batch: list[Loaded]) -> list[tuple[Loaded, Tensor | None]]:
+    """Return files with the translations of those that were loaded, which so many threads of the CPU compute."""
+    torch.set_num_threads(threads)  # of the thread that calls it, and of new ones
+    new = [one for one in batch if isinstance(one, LoadedImage)]
+    images, variants = [one.image for one in new], [one.item.variant for one in new]
+    results = iter(translator.translate_batch(images, variants) if new else ())
+    return [(one, next(results) if isinstance(one, LoadedImage) else None) for one in batch]
+
+
+def batched(loaded: Iterable[Loaded], size: int, pixels: int) -> Iterator[list[Loaded]]:
     """Yield files in order, in batches with `size` images to translate, and at most eight times as many files.
 
     Of large images fewer: a batch that has this many `pixels` is full.
     """
-    batch: list[LoadedImage | Result] = []
+    batch: list[Loaded] = []
     images = seen = 0
     for one in loaded:
         batch.append(one)
@@ -187,12 +210,13 @@ def batched(loaded: Iterable[LoadedImage | Result], size: int, pixels: int) -> I
 
 
 def write_result(
-    translator: Translator, manifest: Manifest, root: Path, one: LoadedImage | Result, pixels: Tensor | None
+    translator: Translator, manifest: Manifest, root: Path, translated: tuple[Loaded, Tensor | None]
 ) -> Result:
     """Write the translation of a file, unless it failed or is done already; return its result.
 
     Raises BrokenOff where the disk takes no other file either.
     """
+    one, pixels = translated
     if isinstance(one, Result):
         return one
     assert pixels is not None, "every loaded image was translated"
@@ -208,13 +232,13 @@ def write_result(
     return Result("translated", entry | {"output_sha256": written, "notes": one.notes})
 
 
-def journal(manifest: Manifest, writes: list[Future[Result]]) -> list[Result]:
+def journal(manifest: Manifest, writes: list[Future[list[Result]]]) -> list[Result]:
     """Wait for a batch of writes, note them in the journal, and return their results.
 
     Raises BrokenOff after that, if one of them did.
     """
     broken = [problem for write in writes if (problem := write.exception())]
-    batch = [write.result() for write in writes if not write.exception()]
+    batch = [one for write in writes if not write.exception() for one in write.result()]
     manifest.journal("done", [one.entry for one in batch if one.status != "failed"])
     manifest.journal("failed", [one.entry for one in batch if one.status == "failed"])
     for problem in broken:

@@ -1,32 +1,43 @@
-"""`translate` of a folder against the bare model on the same images in memory; its memory against the folder's size.
+"""What one evaluation of the network gains, from files to files; the memory of `translate` against the folder's size.
 
-    python tests/benchmarks/bench_translate.py --data-root data --files 10000 --rounds 1
+    python tests/benchmarks/bench_translate.py --data-root data --files 10000 --rounds 3
+    python tests/benchmarks/bench_translate.py --one fashion2mnist-fast --data-root data
     python tests/benchmarks/bench_translate.py --memory 1000 10000 100000
 
-The first exports FashionMNIST's test images as PNG files and then takes turns: A carries them from memory to memory, B
-from files to files. The second translates so many tiny files with a tiny network, each in a process of its own.
+The first two export FashionMNIST's test images as PNG files and take turns in one process: A translates them by the
+pipeline `--many`, B by `--one`, both from files to files as the verb does, and C carries them by `--one` from memory to
+memory, by the network alone. The third translates so many tiny files with a tiny network, each in a process of its own.
 """
 
 import argparse
 import resource
+import shlex
+import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import NamedTuple
 
+from flowferry import launch  # isort: skip  (it tells idle threads to sleep, which libgomp reads when torch is imported)
 import torch
 from PIL import Image
 from torchvision.datasets import FashionMNIST
 
-from flowferry import launch
+from flowferry.configs.cli import parse
 from flowferry.configs.networks import PracticalUNetConfig
+from flowferry.configs.options import TranslateOptions
 from flowferry.configs.presets import PIPELINES
 from flowferry.configs.recipe import SolverConfig
 from flowferry.datasets.pixels import to_images
 from flowferry.pipelines.hardware import describe_machine, use_cores
 from flowferry.pipelines.pipeline import Pipeline
+from flowferry.pipelines.storage.hub import find_weights
+
+MANY = "fashion2mnist --solver midpoint --steps 8"
+ONE = "fashion2mnist --solver euler --steps 1"
 
 
 def export(data_root: Path, folder: Path, count: int) -> torch.Tensor:
@@ -39,42 +50,71 @@ def export(data_root: Path, folder: Path, count: int) -> torch.Tensor:
     return to_images(data.data[:count, None])
 
 
+class Turn(NamedTuple):
+    """How many images a second each contender made in one turn."""
+
+    many: float
+    one: float
+    bare: float
+
+
 def speed(args: argparse.Namespace) -> None:
+    """Print what the contenders made, and their ratios in each turn."""
     use_cores()
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
         images = export(args.data_root, root / "in", args.files)
-        pipeline = Pipeline.from_pretrained(args.pipeline).using(steps=args.steps)
-        pipeline.translate(images[: pipeline.block_size])
-        found: list[tuple[float, float]] = []
-        for turn in range(args.rounds):
-            begun = time.perf_counter()
-            pipeline.translate(images)
-            bare = len(images) / (time.perf_counter() - begun)
-            argv = ["translate", "--pipeline", args.pipeline, "--input", root / "in", "--output", root / str(turn)]
-            begun = time.perf_counter()
-            code = launch.main([*map(str, argv), *(["--steps", str(args.steps)] if args.steps else [])])
-            files = len(images) / (time.perf_counter() - begun)
-            made = sum(1 for _ in (root / str(turn)).rglob("*.png"))
-            assert (code, made) == (0, len(images)), (code, made)
-            found.append((bare, files))
-        blocks = f"blocks of {pipeline.block_size}"
-        print(f"{describe_machine()}; {args.pipeline}, NFE {pipeline.nfe}, {blocks}, {len(images)} files")
-        for column, told in zip(zip(*found, strict=True), ("A images/s", "B files/s"), strict=True):
-            print(f"{told:12} {statistics.median(column):8.1f} ({min(column):.1f}–{max(column):.1f})")
-        ratios = [files / bare for bare, files in found]
-        print(f"{'B/A':12} {statistics.median(ratios):8.3f} ({min(ratios):.3f}–{max(ratios):.3f})")
+        pipelines = {which: as_asked(given, args.precision) for which, given in contenders(args).items()}
+        for which, pipeline in pipelines.items():
+            print(f"{which}: NFE {pipeline.nfe}, blocks of {pipeline.block_size}")
+            pipeline.translate(images[: pipeline.block_size])
+        turns = [take_turns(args, pipelines["one"], images, root) for _ in range(args.rounds)]
+    print(f"{describe_machine()}, {torch.get_num_threads()} threads, {len(images):,} files, precision {args.precision}")
+    for label, column in zip(("A files/s", "B files/s", "C images/s"), zip(*turns, strict=True), strict=True):
+        print(f"{label:11} {statistics.median(column):8.1f} ({min(column):.1f}–{max(column):.1f})")
+    for label, ratios in (("B/A", [t.one / t.many for t in turns]), ("B/C", [t.one / t.bare for t in turns])):
+        print(f"{label:11} {statistics.median(ratios):8.3f} ({min(ratios):.3f}–{max(ratios):.3f})")
+
+
+def contenders(args: argparse.Namespace) -> dict[str, list[str]]:
+    """Return what each contender is told on the command line."""
+    return {which: ["--pipeline", *shlex.split(getattr(args, which))] for which in ("many", "one")}
+
+
+def as_asked(given: list[str], precision: str) -> Pipeline:
+    """Return the pipeline that `translate` runs when it is told this."""
+    options = parse(TranslateOptions, [*given, "--input", ".", "--output", "."], "translate")
+    pipeline = Pipeline.from_pretrained(find_weights(options.pipeline), precision=precision)
+    return pipeline.using(**options.sampling)
+
+
+def take_turns(args: argparse.Namespace, pipeline: Pipeline, images: torch.Tensor, root: Path) -> Turn:
+    """Return what each contender made. Whoever came first gets no warmer machine: each had its turn before."""
+    files = {}
+    for which, given in contenders(args).items():
+        out = root / which
+        argv = ["translate", *given, "--precision", args.precision, "--input", str(root / "in"), "--output", str(out)]
+        begun = time.perf_counter()
+        code = launch.main(argv)
+        files[which] = len(images) / (time.perf_counter() - begun)
+        made = sum(1 for _ in out.rglob("*.png"))
+        assert (code, made) == (0, len(images)), (code, made)
+        shutil.rmtree(out)
+    use_cores()
+    begun = time.perf_counter()
+    pipeline.translate(images)
+    return Turn(**files, bare=len(images) / (time.perf_counter() - begun))
 
 
 def memory(counts: list[int]) -> None:
     for count in counts:
         done = subprocess.run(
-            [sys.executable, __file__, "--one", str(count)], check=True, capture_output=True, text=True
+            [sys.executable, __file__, "--tiny-files", str(count)], check=True, capture_output=True, text=True
         )
         print(done.stdout, end="", flush=True)
 
 
-def one(count: int) -> None:
+def translate_tiny(count: int) -> None:
     """Print the peak memory of translating `count` files of 4 × 4 pixels, over what it was before the first."""
     config = PIPELINES["fashion2mnist-published"]
     config = type(config)(
@@ -99,16 +139,17 @@ def one(count: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pipeline", default="runs/fashion2mnist-published")
+    parser.add_argument("--many", default=MANY, help="a pipeline and options of translate, of many evaluations")
+    parser.add_argument("--one", default=ONE, help="the same, of one evaluation")
+    parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16", "auto"))
     parser.add_argument("--data-root", type=Path, default=Path("data"))
     parser.add_argument("--files", type=int, default=10_000)
-    parser.add_argument("--steps", type=int)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--memory", type=int, nargs="+")
-    parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--tiny-files", type=int, help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if args.one:
-        one(args.one)
+    if args.tiny_files:
+        translate_tiny(args.tiny_files)
     elif args.memory:
         memory(args.memory)
     else:

@@ -172,7 +172,10 @@ def test_more_pixels_than_allowed_are_refused_with_the_reason() -> None:
     pixels(encoded(Image.new("L", (60, 50))), max_pixels=3000)
     header = struct.pack(">IIBBBBB", 100_000, 100_000, 8, 2, 0, 0, 0)
     bomb = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
-    assert "got more pixels, expected at most 268,435,456" in refusal(bomb)
+    assert "got 100000 × 100000 pixels, expected at most 268,435,456" in refusal(bomb)
+    bitmap = bytearray(encoded(Image.new("L", (60, 50)), "BMP"))
+    bitmap[18:26] = struct.pack("<ii", 100_000, 100_000)
+    assert "got more pixels, expected at most 268,435,456" in refusal(bytes(bitmap))
     floats = tiff(np.zeros((60, 50, 3), np.float32), photometric="rgb")
     assert "got 50 × 60 pixels" in refusal(floats, max_pixels=2999)
 

@@ -92,7 +92,7 @@ def hostile_tree(root: Path) -> dict[str, str]:
     put("bad/empty.png", b"", "!empty file")
     put("bad/text.jpg", b"not an image\n" * 50, "!something else")
     put("bad/html.gif", b"<html><script>alert(1)</script></html>", "!something else")
-    put("bad/bomb.png", bomb(), "!got more pixels")
+    put("bad/bomb.png", bomb(), "!got 60000 × 60000 pixels")
     put("bad/ps.png", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "!something else")
     for ending in ("png", "jpg", "webp", "bmp", "tif", "gif"):
         put(f"bad/half-{ending}.{ending}", noise(20, (90, 90)))

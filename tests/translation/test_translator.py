@@ -1,6 +1,7 @@
 """One image's way through a pipeline: nothing but the image itself changes a bit of its result."""
 
 from dataclasses import replace
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 
@@ -19,6 +20,9 @@ from flowferry.configs.networks import PracticalUNetConfig
 from flowferry.configs.presets import PIPELINES
 from flowferry.datasets.file_tree import OutputTree
 from flowferry.datasets.image_io import decode
+from flowferry.pipelines import hardware
+from flowferry.pipelines import translate as verb
+from flowferry.pipelines.hardware import networks_at_once
 from flowferry.pipelines.translation.manifest import Manifest
 from flowferry.pipelines.translation.translator import Translator, translate_stream
 from translations import contents, noise, rows, save_tiny, translate, write_images
@@ -50,6 +54,18 @@ def test_the_batch_size_changes_nothing(network: str, tmp_path: Path) -> None:
     assert made[0] == made[1] == made[2]
 
 
+def test_the_number_of_networks_at_a_time_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    weights = save_tiny(tmp_path / "weights", "fashion2mnist-published", {"width": 32})
+    source, made = write_images(tmp_path / "in", 200), []
+    for networks, threads in ((1, 1), (1, 3), (3, 3)):
+        monkeypatch.setattr(hardware, "NETWORKS", networks)
+        monkeypatch.setattr(verb, "use_cores", partial(torch.set_num_threads, threads))
+        assert translate(weights, source, tmp_path / f"{networks} {threads}", "--steps", "1") == 0
+        made.append(contents(tmp_path / f"{networks} {threads}"))
+    assert len(made[0]) == 201
+    assert made[0] == made[1] == made[2]
+
+
 def test_neighbors_change_nothing(trained: Path, tmp_path: Path) -> None:
     source = write_images(tmp_path / "in", 40)
     assert translate(trained, source, tmp_path / "all") == 0
@@ -62,11 +78,11 @@ def test_each_block_counts_as_soon_as_it_is_through_the_network(
     trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However many images are held at a time: the bar would stand still, and then jump."""
-    tree = OutputTree(write_images(tmp_path / "in", 70))
+    tree = OutputTree(write_images(tmp_path / "in", 262))
     pipeline, events = Pipeline.from_pretrained(trained, device="cpu"), list[object]()
     through = Translator.translate_batch
 
-    def translate_batch(self: Translator, images: list[Tensor], variants: list[int]) -> Tensor:
+    def translate_batch(self: Translator, images: list[Tensor], variants: list[int]) -> list[Tensor]:
         events.append("network")
         return through(self, images, variants)
 
@@ -74,9 +90,13 @@ def test_each_block_counts_as_soon_as_it_is_through_the_network(
     manifest = Manifest(tmp_path / "out", {})
     manifest.open(overwrite=False)
     translator = Translator(pipeline=pipeline, reading=ReadConfig())
-    done = translate_stream(translator, manifest, tree.root, tree.walk(), batch_size=256, progress=events.append)
-    assert len(list(done)) == 70
-    assert events == ["network", 32, "network", 32, "network", 6]
+    done = translate_stream(translator, manifest, tree.root, tree.walk(), batch_size=512, progress=events.append)
+    assert len(list(done)) == 262
+    assert [told for told in events if told != "network"] == [32] * 8 + [6]
+    begun = [number for number, event in enumerate(events) if event == "network"]
+    at_once, _ = networks_at_once(pipeline.device, small=True)
+    for block in range(at_once + 1, 9):  # so many may wait for a network, besides those that are in one
+        assert events[: begun[block]].count(32) >= block - at_once, events
     manifest.close()
 
 
