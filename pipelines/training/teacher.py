@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import torch
 from safetensors import SafetensorError
@@ -60,7 +60,7 @@ class Teacher:
             got, expected = getattr(teacher.config, what), getattr(config, what)
             if got != expected:
                 raise UserError(f"--teacher.pipeline: got {asked.pipeline} with {what} {got}, expected {expected}")
-        asked_for = {"solver": asked.solver, "steps": asked.steps, "guidance": asked.guidance}
+        asked_for: dict[str, Any] = {"solver": asked.solver, "steps": asked.steps, "guidance": asked.guidance}
         self.pipeline = teacher.using(**asked_for, source_noise=config.train.source_noise)
         if (solver := self.pipeline.config.solver).adds_noise:
             odes = ", ".join(get_args(OdeSolverName))
