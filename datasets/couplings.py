@@ -8,7 +8,6 @@ depend on the number of processes. They are a function of (seed, step).
 from collections.abc import Callable
 
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from flowferry.configs.validation import UserError
@@ -122,6 +121,8 @@ def best_permutation(x0: Tensor, x1: Tensor) -> Tensor:
 
     It maximizes Σ x0_i·x1_π(i), because the sum of the squares is the same for every permutation.
     """
+    from scipy.optimize import linear_sum_assignment  # most commands need no transport
+
     products = x0.flatten(1).double() @ x1.flatten(1).double().T
     return torch.as_tensor(linear_sum_assignment(products.cpu().numpy(), maximize=True)[1], device=x1.device)
 

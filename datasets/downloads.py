@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 from urllib.error import URLError
 
 import torch
-import torchvision
 from torch import Tensor
 
 from flowferry.configs.validation import UserError
@@ -25,11 +24,18 @@ class Download(NamedTuple):
     """(data root, whether the training split) -> (images uint8 [N, C, H, W], labels [N])."""
 
 
+def of_torchvision(name: str) -> Any:
+    """Return one of torchvision's data sets. To import it takes longer than torch, and most commands need none."""
+    from torchvision import datasets
+
+    return getattr(datasets, name)
+
+
 def mnist_like(name: str) -> Callable[[Path, bool], tuple[Tensor, Tensor]]:
     """Return the loader of a data set that torchvision holds like MNIST: gray images and their labels."""
 
     def load(root: Path, train: bool) -> tuple[Tensor, Tensor]:
-        data = getattr(torchvision.datasets, name)(root, train=train, download=True)
+        data = of_torchvision(name)(root, train=train, download=True)
         return data.data[:, None], data.targets
 
     return load
@@ -37,13 +43,13 @@ def mnist_like(name: str) -> Callable[[Path, bool], tuple[Tensor, Tensor]]:
 
 def load_cifar10(root: Path, train: bool) -> tuple[Any, Any]:
     """Load CIFAR10's images and labels."""
-    data = torchvision.datasets.CIFAR10(root, train=train, download=True)
+    data = of_torchvision("CIFAR10")(root, train=train, download=True)
     return torch.as_tensor(data.data).movedim(-1, 1).contiguous(), data.targets
 
 
 def load_svhn(root: Path, train: bool) -> tuple[Any, Any]:
     """Load the images and labels of the Street View House Numbers."""
-    data = torchvision.datasets.SVHN(root, split="train" if train else "test", download=True)
+    data = of_torchvision("SVHN")(root, split="train" if train else "test", download=True)
     return torch.as_tensor(data.data).contiguous(), data.labels
 
 

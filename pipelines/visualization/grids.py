@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib
 import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
@@ -20,7 +19,6 @@ from flowferry.pipelines.storage.weights import SYNTHETIC
 Row = tuple[str, Tensor]
 """A label and images [K, C, H, W] in [-1, 1]."""
 
-FONT = Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")  # Pillow's own font has no σ
 PER_CLASS = 4  # samples of each class on a sheet
 FRAMES = 51  # of a GIF, at most
 GAP = 2  # pixels between the images of a sheet
@@ -31,7 +29,9 @@ def sheet(rows: Sequence[Row], title: str, *, columns: Sequence[str] = (), scale
 
     scale: pixels on the sheet, in each direction, for each pixel of an image.
     """
-    font = ImageFont.truetype(str(FONT), 12)
+    import matplotlib  # for its font, because Pillow's own has no σ
+
+    font = ImageFont.truetype(str(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")), 12)
     height, width = (scale * side + GAP for side in rows[0][1].shape[-2:])
     left = GAP + max(round(font.getlength(label)) + 6 if label else 0 for label, _ in rows)
     top = 20 + (16 if columns else 0)
