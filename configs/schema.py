@@ -77,9 +77,11 @@ class Config(Validated):
             raise UserError(f"solver {self.solver.name}: got {self.source}, expected the source {GaussianConfig()}")
         if self.solver.source_noise and self.source.is_noise:
             raise UserError(f"solver source_noise: got the source {self.source.kind}, expected images")
-        if self.has_teacher != bool(self.teacher.pipeline):
-            got = f"the teacher {self.teacher.pipeline!r}"
-            raise UserError(f"coupling {self.coupling}: got {got}, expected the coupling teacher, and one, or neither")
+        if self.has_teacher and not self.teacher.pipeline:
+            raise UserError("coupling teacher: got no teacher, expected teacher.pipeline")
+        if self.teacher.pipeline and not self.has_teacher:
+            got = f"the teacher {self.teacher.pipeline}"
+            raise UserError(f"coupling {self.coupling}: got {got}, expected the coupling teacher")
         if self.train.adversary and not (self.is_image and min(self.shape[1:]) >= SMALLEST_JUDGED):
             got = f"{self.train.adversary:g} for samples of shape {self.shape}"
             raise UserError(f"train adversary: got {got}, expected images of {SMALLEST_JUDGED} pixels or more")

@@ -55,7 +55,7 @@ class Teacher:
         asked = config.teacher
         self.config, self.folder = config, pairs_folder(folder)
         self.precision = run_precision("auto", device)
-        teacher = Pipeline.from_pretrained(find_weights(asked.pipeline), device=device, precision=self.precision)
+        teacher = Pipeline.from_pretrained(asked.pipeline, device=device, precision=self.precision)
         for what in ("shape", "num_classes"):
             got, expected = getattr(teacher.config, what), getattr(config, what)
             if got != expected:
