@@ -57,7 +57,8 @@ def run(options: EvaluateOptions) -> int:
     output = options.output or own
     prepare_folder(output, "--output")
     searches = options.solver is None and options.steps is None and not options.skip_cost
-    keeps = searches and own == folder  # weights without a run, such as the shipped ones, stay as they are
+    chooses = searches and not run_folder.config.has_teacher  # a student's steps are what it was made for
+    keeps = chooses and own == folder  # weights without a run, such as the shipped ones, stay as they are
     if keeps:
         what = "the cheapest solver, which is kept with the weights unless --skip-cost"
         prepare_folder(weights.weights_folder(folder), what)
@@ -67,6 +68,7 @@ def run(options: EvaluateOptions) -> int:
         costs = cost_curve(evaluation.config, evaluation.frechet_with)
         chosen = cheapest(costs)
         log.info("cheapest within 5 %% of the best: %s, %d steps", chosen.solver, chosen.steps)
+    if chooses and costs:
         evaluation = evaluation.using(solver=chosen.solver, steps=chosen.steps)
     result = evaluation.result(costs) | {"precision": precision}
     print(table(result))  # first, so that it is not lost where it cannot be saved

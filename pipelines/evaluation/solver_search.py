@@ -16,6 +16,7 @@ from flowferry.pipelines.flow.solvers import SOLVERS
 from flowferry.pipelines.visualization.plots import figure
 
 NFE = (1, 2, 4, 6, 8, 16, 32)  # forward evaluations per sample to try with each solver
+FEW = (1, 2, 4, 8)  # steps to try with what was distilled for one or two
 TOLERANCE = 1.05  # distances up to this factor of the best count as good
 
 
@@ -34,6 +35,8 @@ def ladder(config: Config) -> list[SolverConfig]:
     levels, objective = PATHS[config.path].levels, OBJECTIVES[config.objective]
     if objective.max_steps is not None:
         return [replace(config.solver, name="euler", num_steps=objective.max_steps)]
+    if config.has_teacher:
+        return [replace(config.solver, name="euler", num_steps=n) for n in FEW]
     ladder: list[SolverConfig] = []
     for name, solver in SOLVERS.items():
         choice = replace(config.solver, name=name)  # type: ignore[arg-type]

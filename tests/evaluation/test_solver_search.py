@@ -31,3 +31,5 @@ def test_the_ladder_spends_each_budget_with_each_solver(tiny: Callable[..., Conf
     chosen = tiny("ddpm-mnist", solver=replace(tiny("ddpm-mnist").solver, name="heun", num_steps=4))
     assert [(solver.name, solver.num_steps) for solver in ladder(chosen)] == ddpm  # whatever was kept before
     assert [(solver.name, solver.num_steps) for solver in ladder(tiny("denoise-mnist"))] == [("euler", 1)]
+    student = [(solver.name, solver.num_steps) for solver in ladder(tiny("fashion2mnist-fast"))]
+    assert student == [("euler", 1), ("euler", 2), ("euler", 4), ("euler", 8)]
