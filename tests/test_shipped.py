@@ -24,7 +24,12 @@ each = pytest.mark.parametrize("name", COMPLETE)
 
 
 def test_a_translation_and_digits_on_demand_are_shipped() -> None:
-    assert {"fashion2mnist", "noise2mnist-cfg"} <= set(COMPLETE)
+    assert {"fashion2mnist", "fashion2mnist-fast", "noise2mnist-cfg", "noise2mnist-cfg-fast"} <= set(COMPLETE)
+
+
+@pytest.mark.parametrize("name", [name for name in COMPLETE if name.endswith("-fast")])
+def test_the_fast_ones_take_one_evaluation(name: str) -> None:
+    assert Pipeline.from_pretrained(SHIPPED / name).nfe == 1
 
 
 @each
