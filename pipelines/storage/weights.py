@@ -120,11 +120,13 @@ def digest(folder: Path) -> str:
 
     It is the same however often, by which version and for how many steps they were saved, and wherever the data lay:
     metadata and the rest of the configuration decide no result. Nor does it know solver, steps and guidance, which are
-    chosen for each use.
+    chosen for each use, nor options of the network at their defaults, to which later versions add some.
     """
     inner = weights_folder(folder)
     config = read_config(inner / CONFIG)
     told = {name: value for name, value in config.to_dict().items() if name in DECISIVE}
+    usual = asdict(type(config.model)()) | {"kind": None}
+    told["model"] = {name: value for name, value in told["model"].items() if value != usual[name]}
     told |= {"source": config.source.kind, "target": config.target.kind, "grid_power": config.solver.grid_power}
     found = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
     with (inner / WEIGHTS).open("rb") as file:
