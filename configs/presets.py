@@ -75,7 +75,7 @@ ASKED_DIGITS = GENERATION | FAST | {"num_classes": 10, "solver": SolverConfig(nu
 MAP: Options = {
     "objective": "map",
     "model": PatchUNetConfig(two_times=True),
-    "solver": SolverConfig(name="map", num_steps=4),
+    "solver": SolverConfig(name="map", num_steps=4, grid_power=2.0),
 }
 DDPM: Options = {
     "path": "ddpm",
@@ -127,7 +127,7 @@ ROWS: tuple[tuple[str, str, Options], ...] = (
     (
         "fashion2mnist-map",
         "garments become digits in 1, 2, 4 or more steps of one network, in 30 minutes on 2 CPU cores",
-        GARMENTS_TO_DIGITS | MAP | {"solver": replace(MAP["solver"], source_noise=FEW_STEPS.source_noise)},
+        GARMENTS_TO_DIGITS | MAP,
     ),
     (
         "fashion2mnist-labels",
