@@ -1,6 +1,5 @@
 """The color behind transparent images, and whether anything can be seen on it."""
 
-import numpy as np
 from PIL import Image, ImageColor
 
 from flowferry.configs.validation import UserError
@@ -40,4 +39,5 @@ def composited(image: Image.Image, background: str) -> Image.Image:
 
 def is_one_color(image: Image.Image) -> bool:
     """Return whether all pixels of an image of 8 bits have nearly the same color."""
-    return all(high - low <= NEARLY for low, high in np.reshape(np.asarray(image.getextrema()), (-1, 2)))
+    ranges = image.getextrema()
+    return all(high - low <= NEARLY for low, high in (ranges if isinstance(ranges[0], tuple) else [ranges]))

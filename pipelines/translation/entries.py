@@ -26,6 +26,8 @@ class Done:
 
     def find(self, name: str, output: str) -> Entry | None:
         """Return the entry of an input that became `output`, or None. Inputs have to come in the order of a walk."""
+        if self._next is None:
+            return None
         sought = order(name), output
         while self._next is not None and place(self._next) < sought:
             self._next = next(self._entries, None)

@@ -55,7 +55,7 @@ class Manifest:
             raise UserError(f"--output: {self.root} cannot be written to ({error.strerror or error})") from error
         claims = [begun("", name) for name in sorted(own)]
         try:
-            if not overwrite:
+            if not overwrite and os.listdir(self.root) != [WORK]:
                 jobs = ((item.name, item.output) for item in planned if not item.problem)
                 self._refuse_files_of_others(chain((("", claim["output"]) for claim in claims), jobs))
             earlier = self._existing(self._earlier(overwrite=overwrite))
