@@ -130,7 +130,7 @@ def test_only_what_runs_on_several_processes_knows_accelerate() -> None:
     knows = sorted(
         module.removeprefix("flowferry.pipelines.") for module in IMPORTS if "accelerate" in libraries(module)
     )
-    assert knows == ["training.distributed", "training.step", "translate"]
+    assert knows == ["training.adversary", "training.distributed", "training.step", "translate"]
 
 
 def test_the_table_of_verbs_names_modules_and_options_that_exist() -> None:
