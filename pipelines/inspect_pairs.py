@@ -14,6 +14,7 @@ from flowferry.datasets.couplings import Pairing, independent
 from flowferry.pipelines.storage.files import prepare_folder, write_png
 from flowferry.pipelines.training.batches import couple
 from flowferry.pipelines.training.folder_choices import with_folder_choices
+from flowferry.pipelines.training.teacher import Teacher
 from flowferry.pipelines.visualization.grids import caption, sheet
 
 log = logging.getLogger("flowferry")
@@ -32,6 +33,10 @@ def run(config: Config, folder: Path, *, data_root: Path) -> int:
         prepare_folder(folder / "samples", "--output-dir")
     source, target = build_samplers(config, data_root=data_root, split="train", device=torch.device("cpu"))
     count = config.coupling_batches * config.train.batch_size
+    if config.has_teacher:
+        source, target = (
+            Teacher(config, folder, torch.device("cpu")).pairs(source, count, "train").make_in_memory().sides
+        )
     pairing = couple(config.coupling, source, target, count, config.seed, 0)
     print("\n".join(f"{what:<34}{value}" for what, value in facts(config, pairing, source, target).items()))
     if config.is_image:

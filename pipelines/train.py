@@ -45,7 +45,7 @@ def run(options: TrainOptions) -> int:
     """Train, inspect the pairs, or try one step; return the process's exit code."""
     if options.inspect:
         return inspect_pairs.run(options.config, options.folder, data_root=options.data_root)
-    trainer = Trainer(options.config, options.folder, data_root=options.data_root)
+    trainer = Trainer(options.config, options.folder, data_root=options.data_root, dry_run=options.dry_run)
     if options.dry_run:
         return trainer.dry_run()
     with trainer.processes.alone_in(options.folder):
@@ -58,11 +58,11 @@ class Trainer:
     Raises UserError if the configuration, the data and the machine do not fit together.
     """
 
-    def __init__(self, config: Config, folder: Path, *, data_root: Path) -> None:
+    def __init__(self, config: Config, folder: Path, *, data_root: Path, dry_run: bool = False) -> None:
         self.folder, self.data_root, self.processes = folder, data_root, Processes(config.train)
         config = with_folder_choices(config, folder, partial(self.processes.log_main, "%s"))
         self.config = config = self.processes.on_main(partial(with_teacher_hash, config))
-        data = load_data(config, folder, data_root, self.processes)
+        data = load_data(config, folder, data_root, self.processes, dry_run=dry_run)
         self.test = data.test
         self.train_step = TrainStep(config, self.processes.accelerator, *data.pairs, start=data.start, real=data.target)
         self.eval_pipeline = Pipeline(config, self.train_step.eval_model)

@@ -34,9 +34,10 @@ class TrainingData(NamedTuple):
     """The network whose weights training starts from; None: random ones."""
 
 
-def load(config: Config, folder: Path, data_root: Path, processes: Processes) -> TrainingData:
+def load(config: Config, folder: Path, data_root: Path, processes: Processes, *, dry_run: bool = False) -> TrainingData:
     """Load the data of the run in `folder`; with a teacher, make its pairs where they are missing.
 
+    dry_run: make a batch of a teacher's pairs and keep nothing.
     Raises UserError where the data is missing or does not go together.
     """
     device = processes.accelerator.device
@@ -51,6 +52,9 @@ def load(config: Config, folder: Path, data_root: Path, processes: Processes) ->
     processes.log_main("the teacher: %s", teacher.describe())
     if start is None:
         processes.log_main("the student's network is another one, and starts from random weights")
+    if dry_run:
+        few = teacher.pairs(train[0], config.train.batch_size, "train").make_in_memory().sides
+        return TrainingData(few, few, train[1], test, images, start)
     pairs = made(teacher.pairs(train[0], config.teacher.pairs, "train"), processes)
     held_out = made(teacher.held_out(test[0]), processes)
     return TrainingData(pairs, held_out, train[1], test, images, start)

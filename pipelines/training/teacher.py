@@ -162,8 +162,14 @@ class TeacherPairs:
 
     def load(self) -> MadePairs:
         """Return them; all were made. Raises UserError naming a file that is broken."""
-        device, config = self.teacher.pipeline.device, self.teacher.config
-        parts = [read(file, device) for file in self.files]
+        return self._joined([read(file, self.teacher.pipeline.device) for file in self.files])
+
+    def make_in_memory(self) -> MadePairs:
+        """Return the first of them, as many as a file holds, made now and not kept."""
+        return self._joined([self.teacher.make(self.source, self.seed, 0, self.size)])
+
+    def _joined(self, parts: list[dict[str, Tensor]]) -> MadePairs:
+        config = self.teacher.config
         joined = {name: torch.cat([part[name] for part in parts])[: self.count] for name in parts[0]}
         return MadePairs(joined["source"], joined["target"], joined.get("labels"), config.num_classes)
 

@@ -1,6 +1,7 @@
 """A teacher's pairs, and the student that is trained on them: pipelines/training/teacher.py."""
 
 import logging
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from flowferry.datasets.builders import build_samplers
 from flowferry.datasets.made_pairs import MadePairs
 from flowferry.datasets.rng import content_rows, derive_seed
 from flowferry.models import build_model
+from flowferry.pipelines import inspect_pairs
 from flowferry.pipelines.train import Trainer
 from flowferry.pipelines.training import teacher as teachers
 from flowferry.pipelines.training.batches import draw_pairs
@@ -245,6 +247,17 @@ def test_a_student_is_trained_resumed_and_refuses_another_teacher(saved, student
     assert kept.using(steps=1).nfe == 1 < kept.nfe == 2, "tiny runs take two steps"
     with pytest.raises(UserError, match=r"holds another run: teacher\.pipeline .*; teacher\.sha256 "):
         trained(run(6, saved("fashion2mnist", "other", seed=1)), tmp_path / "whole")
+
+
+def test_trying_a_step_and_inspecting_pairs_keep_none(saved, student, tmp_path, capsys):
+    config = student(saved("fashion2mnist"))
+    assert Trainer(config, tmp_path / "run", data_root=Path(), dry_run=True).dry_run() == 0
+    assert inspect_pairs.run(config, tmp_path / "run", data_root=Path()) == 0
+    assert not (tmp_path / "pairs").exists()
+    told = capsys.readouterr().out
+    assert "coupling                          teacher, 64 pairs at once" in told
+    moved, by_chance = (float(x) for x in re.search(r"‖², by element +([\d.]+); independent: ([\d.]+)", told).groups())
+    assert moved < 0.9 * by_chance, "a pair is a garment and what became of it"
 
 
 def test_one_step_leads_one_way(saved, student):
