@@ -18,6 +18,8 @@ from flowferry.pipelines.training.step import TrainStep
 from sample_data import CPU
 from tiny_runs import assert_same_tensors, config_of, trained
 
+pytestmark = pytest.mark.usefixtures("another_precision")
+
 
 def step_of(config) -> TrainStep:
     samplers = build_samplers(config, data_root=Path(), split="train", device=CPU)

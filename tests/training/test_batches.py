@@ -19,7 +19,7 @@ from flowferry.configs.components import (
 )
 from flowferry.configs.networks import MLPConfig
 from flowferry.configs.presets import PIPELINES
-from flowferry.configs.recipe import TrainConfig
+from flowferry.configs.recipe import TeacherConfig, TrainConfig
 from flowferry.configs.schema import Config
 from flowferry.datasets.base import Sampler
 from flowferry.datasets.builders import build_sampler, build_samplers
@@ -263,7 +263,7 @@ def test_each_step_hides_labels_of_its_own() -> None:
 @pytest.mark.parametrize("name", [name for name, config in PIPELINES.items() if config.num_classes])
 def test_a_named_pipeline_hides_one_label_in_ten(name: str, tiny: Callable[..., Config], tmp_path: Path) -> None:
     """Guidance needs both sides trained; of 0.1, 0.2 and 0.5, Ho & Salimans 2022 found the last too many (4.1)."""
-    config, count = tiny(name, coupling="independent", coupling_batches=1), 4000
+    config, count = tiny(name, coupling="independent", coupling_batches=1, teacher=TeacherConfig()), 4000
     source, target = build_samplers(config, data_root=tmp_path, split="train", device=CPU)
     label = draw_pairs(config, source, target, count, seed=0, step=0).condition.label
     assert abs((label == config.num_classes).float().mean().item() - 0.1) < 5 * math.sqrt(0.1 * 0.9 / count)
