@@ -90,7 +90,8 @@ class Teacher:
     def make(self, source: Sampler, seed: int, number: int, size: int) -> dict[str, Tensor]:
         """Return pairs number·size … (number + 1)·size of the stream of `seed`, as they are kept."""
         stored = to_stored(source.draw(size, seed=seed, step=number).samples, are_images=self.are_images)
-        x0, labels = from_stored(stored), self.labels(from_stored(stored), seed, number)
+        x0 = from_stored(stored)
+        labels = self.labels(x0, seed, number)
         x1 = self.pipeline.translate(x0, labels, seed=self.config.seed, rows=content_rows(x0))
         kept = {"source": stored, "target": to_stored(x1, are_images=self.config.is_image)}
         return kept if labels is None else kept | {"labels": labels}
