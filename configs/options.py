@@ -61,7 +61,10 @@ class UseOptions(Validated):
     """A name from `list` that was trained here or is shipped, a folder with weights, or user/name on the Hugging Face
     hub."""
     steps: Annotated[int | None, Range(1)] = None
-    """Solver steps; None: as the pipeline says."""
+    """Solver steps; None: as the pipeline says, or with --stride on a path with levels all of the list."""
+    stride: Annotated[int | None, Range(1)] = None
+    """Step through every so many-th noise level, as with 30 through 991, 961, …, 1 of 1,000 and then to the image;
+    None: as the pipeline says, or with --steps from 0 to 1."""
     solver: SolverName | None = None
     """None: as the pipeline says."""
     guidance: Annotated[float | None, Range(0)] = None
@@ -77,8 +80,8 @@ class UseOptions(Validated):
     @property
     def sampling(self) -> dict[str, Any]:
         """What is asked for instead of the pipeline's own, as `Pipeline.using` takes it."""
-        asked = {"solver": self.solver, "steps": self.steps, "guidance": self.guidance}
-        return asked | {"source_noise": self.source_noise}
+        asked = {"solver": self.solver, "steps": self.steps, "stride": self.stride}
+        return asked | {"guidance": self.guidance, "source_noise": self.source_noise}
 
 
 @dataclass(frozen=True, kw_only=True)

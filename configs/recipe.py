@@ -21,6 +21,9 @@ class SolverConfig(Validated):
     """Solver steps from source to target."""
     grid_power: Annotated[float, Range(1)] = 1.0
     """p in the time grid t_k = (k/N)^p: 1 is uniform; more puts more of the steps near the source."""
+    stride: Annotated[int | None, Range(1)] = None
+    """Instead of that grid: step through every so many-th noise level, from 1 + (N−1)·stride down to 1 and then to the
+    image, as published for stride 30 and N = 34 of 1,000 levels; a path without levels has as many as this takes."""
     source_noise: Annotated[float, Range(0)] = 0.0
     """Standard deviation of noise added to source images before translating them, as by `train.source-noise`."""
     guidance: Annotated[float, Range(0)] = 1.0

@@ -15,6 +15,7 @@ from flowferry.pipelines.flow.objectives import OBJECTIVES
 from flowferry.pipelines.flow.paths import PATHS
 from flowferry.pipelines.flow.predictions import PREDICTIONS
 from flowferry.pipelines.flow.solvers import SOLVERS
+from flowferry.pipelines.flow.times import list_length, rest_of, strided_grid, time_grid
 from flowferry.pipelines.pretrained import Pretrained
 
 BLOCK, BLOCK_OF_IMAGES_ON_CPU = 256, 32  # samples that go through the network at a time
@@ -62,16 +63,33 @@ class Capable(Pretrained):
     @property
     def nfe(self) -> int:
         """Forward evaluations per sample of one translation, to an asked class where there are any."""
-        solver = self.config.solver
-        forwards = 2 if self.config.num_classes and solver.guidance not in (0, 1) else 1
+        return self.nfe_from(0)
+
+    def nfe_from(self, start: float) -> int:
+        """Return the same of what is left to do at the time `start`."""
+        if not (steps := len(self.grid(start)) - 1):
+            return 0
+        forwards = 2 if self.config.num_classes and self.config.solver.guidance not in (0, 1) else 1
         own = self.objective.nfe  # of one step, whatever the solver
-        return forwards * (self.solver.nfe(solver.num_steps) if own is None else own * solver.num_steps)
+        return forwards * (self.solver.nfe(steps) if own is None else own * steps)
+
+    def grid(self, start: float = 0.0, *, reverse: bool = False) -> Tensor:
+        """Return the times [steps + 1] of a trajectory, on the CPU: from `start` on to 1; in reverse from 1 to 0."""
+        solver = self.config.solver
+        if solver.stride is None:
+            grid = time_grid(solver.num_steps, power=solver.grid_power, reverse=reverse)
+        else:
+            grid = strided_grid(solver.num_steps, solver.stride, levels=self.path.levels)
+            grid = grid.flip(0) if reverse else grid
+        return grid if reverse else rest_of(grid, start)
 
     @property
     def sampling(self) -> str:
         """Its solver, steps, NFE, noise on the source and guidance weight, in a few words."""
         solver, steps = self.config.solver, self.config.solver.num_steps
-        told = f"{solver.name}, {steps} step{'s' if steps > 1 else ''}, NFE {self.nfe}"
+        told = f"{solver.name}, {steps} step{'s' if steps > 1 else ''}"
+        told += f" of stride {solver.stride}" if solver.stride else ""
+        told += f", NFE {self.nfe}"
         told += f", noise of {solver.source_noise:g}" if solver.source_noise else ""
         return told + (f", w = {solver.guidance:g}" if self.config.num_classes else "")
 
@@ -90,6 +108,15 @@ class Capable(Pretrained):
         if reverse and not self.is_invertible:
             why = f"its network {self.config.model.kind} sees the source" if self.sees_source else "it takes one step"
             raise UserError(f"{self.config.name} runs from source to target only, because {why}")
+
+    def check_start(self, start: float, *, reverse: bool = False) -> None:
+        """Raise UserError for a time that is none, or that a trajectory cannot start at."""
+        if not 0 <= start <= 1:
+            raise UserError(f"start: got {start:g}, expected a time from 0 to 1")
+        if start and (self.objective.max_steps == 1 or self.sees_source or reverse):
+            why = "in reverse" if reverse else f"for {self.config.name}, whose network "
+            why += "" if reverse else "sees the source" if self.sees_source else "was trained at 0 alone"
+            raise UserError(f"start: got {start:g} {why}, expected 0")
 
     def check_shape(self, shape: Sequence[int]) -> None:
         """Raise UserError for samples of a `shape` (B, …) that the network does not take."""
@@ -139,10 +166,20 @@ class Capable(Pretrained):
         where = f"objective {config.objective}" if self.objective.max_steps else f"path {config.path}"
         if most and config.solver.num_steps > most:
             raise UserError(f"solver steps: got {config.solver.num_steps}, expected at most {most} for the {where}")
+        self._check_stride()
         if self.prediction.needs_signal and not self.path.has_signal:
             able = ", ".join(name for name, path in PATHS.items() if path.has_signal)
             raise UserError(f"prediction {config.prediction}: got the path {config.path}, expected {able}")
         self._check_two_times()
+
+    def _check_stride(self) -> None:
+        """Raise UserError for a strided list of levels that is not the whole list, down from the noise."""
+        solver, levels = self.config.solver, self.path.levels
+        if solver.stride is None or levels is None:
+            return
+        if solver.num_steps != (whole := list_length(levels, solver.stride)):
+            got = f"{solver.num_steps} of stride {solver.stride}"
+            raise UserError(f"solver steps: got {got}, expected {whole} for the {levels} levels of {self.config.path}")
 
     def _check_two_times(self) -> None:
         """Raise UserError unless objective, network, prediction, path and solver all know two times, or none does."""

@@ -19,7 +19,7 @@ from flowferry.pipelines.flow.guidance import ConditionalVelocity, guide
 from flowferry.pipelines.flow.losses import LOSSES
 from flowferry.pipelines.flow.solvers import Step, Velocity, trajectory
 from flowferry.pipelines.flow.tiling import padded, tiled
-from flowferry.pipelines.flow.times import time_grid
+from flowferry.pipelines.flow.times import list_length
 
 
 class Pipeline(Capable):
@@ -62,12 +62,21 @@ class Pipeline(Capable):
         *,
         solver: str | None = None,
         steps: int | None = None,
+        stride: int | None = None,
         guidance: float | None = None,
         source_noise: float | None = None,
     ) -> Self:
-        """Return this pipeline with another solver, number of steps, guidance w or noise on the source, unless None."""
+        """Return this pipeline with another solver, grid of times, guidance w or noise on the source, unless None.
+
+        steps without a stride are those of a grid from t = 0 to 1; a stride without steps is, on a path with levels,
+        the whole list of them.
+        """
+        if stride is not None and steps is None and self.path.levels:
+            steps = list_length(self.path.levels, stride)
         asked = {"name": solver, "num_steps": steps, "guidance": guidance, "source_noise": source_noise}
         changes: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
+        if stride is not None or steps is not None:
+            changes["stride"] = stride
         config = replace(self.config, solver=replace(self.config.solver, **changes))
         return type(self)(config, self.model, self.label_classifier)
 
@@ -152,6 +161,7 @@ class Pipeline(Capable):
         x: Tensor,
         labels: Tensor | None = None,
         *,
+        start: float = 0.0,
         reverse: bool = False,
         seed: int = 0,
         rows: Sequence[int] | None = None,
@@ -160,30 +170,43 @@ class Pipeline(Capable):
         edit_velocity: Callable[[Velocity], Velocity] | None = None,
         edit_step: Callable[[Step], Step] | None = None,
     ) -> Iterator[Tensor]:
-        """Yield x at every time of the grid: num_steps + 1 tensors [B, *shape], none clipped.
+        """Yield x at every time of the `grid`: num_steps + 1 tensors [B, *shape], none clipped.
 
-        The first is x itself, with noise where the solver has `source_noise`. seed, rows, tile, overlap: as for
-        `translate`.
+        The first is x itself, with noise where the solver has `source_noise`. start: the time of x, where it is on its
+        way already; it then gets no noise, and the grid is `start` and what comes after it. seed, rows, tile, overlap:
+        as for `translate`.
         edit_velocity, edit_step: functions that take the velocity or the step and return the one to use instead. Puts
         the network in evaluation mode. Raises UserError as `translate` does, and in a direction that is not known.
         """
         self.check_direction(reverse=reverse)
+        self.check_start(start, reverse=reverse)
         solver, x = self.config.solver, x.to(self.device)
-        grid = time_grid(solver.num_steps, power=solver.grid_power, device=self.device, reverse=reverse)
-        self.model.eval()
-        if labels is None and not reverse:
+        if labels is None and not (reverse or start):
             labels = self.inferred_labels(x)
-        guidance = 1.0 if labels is None else solver.guidance  # without a class there is nothing to guide towards
-        image = x if self.sees_source else None
-        condition = Condition(self.check_labels(labels, len(x)), image, self.config.num_classes)
-        # no_grad around each evaluation, not around the loop: a generator would leave it on for its caller.
-        velocity: Velocity = torch.no_grad()(guide(self._at_any_size(tile, overlap), condition, guidance))
+        velocity = self.velocity(x, labels, tile=tile, overlap=overlap)
         velocity = velocity if edit_velocity is None else edit_velocity(velocity)
         noise = normal_rows(seed, rows := range(len(x)) if rows is None else rows)
-        if solver.source_noise and not reverse:
+        if solver.source_noise and not (reverse or start):
             x = x + solver.source_noise * normal_rows(derive_seed(seed, "source noise"), rows)(x)
         step = self.objective.step(velocity, lambda v: self.solver.make_step(v, self.path, noise))
+        grid = self.grid(start, reverse=reverse).to(self.device)
         return trajectory(step if edit_step is None else edit_step(step), x, grid)
+
+    def velocity(
+        self, x: Tensor, labels: Tensor | None = None, *, tile: int | None = None, overlap: int | None = None
+    ) -> Velocity:
+        """Return the velocity that a trajectory from x [B, *shape] to the classes `labels` follows, guided.
+
+        labels: int64 [B]; None asks for none. tile, overlap: as for `translate`. Puts the network in evaluation mode.
+        Raises UserError for labels that are not classes of this pipeline.
+        """
+        self.model.eval()
+        guidance = 1.0 if labels is None else self.config.solver.guidance  # there is nothing to guide towards
+        image = x.to(self.device) if self.sees_source else None
+        condition = Condition(self.check_labels(labels, len(x)), image, self.config.num_classes)
+        # no_grad around each evaluation, not around the loop: a generator would leave it on for its caller.
+        guided: Velocity = torch.no_grad()(guide(self._at_any_size(tile, overlap), condition, guidance))
+        return guided
 
     def _at_any_size(self, tile: int | None, overlap: int | None) -> ConditionalVelocity:
         if self.stride is None:

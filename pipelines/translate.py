@@ -140,6 +140,7 @@ def settings(translator: Translator, options: TranslateOptions, folder: Path) ->
         "weights_sha256": weights.digest(folder),
         "solver": solver.name,
         "steps": solver.num_steps,
+        "stride": solver.stride,
         "guidance": solver.guidance,
         "source_noise": solver.source_noise,
         "seed": options.seed if translator.is_random else None,

@@ -87,7 +87,8 @@ def in_new_names(old: dict[str, Any]) -> dict[str, Any]:
     }
     for side in ("source", "target"):
         told |= {f"{side}.{name}": value for name, value in ADDED.get(told[f"{side}.kind"], {}).items()}
-    told |= {f"train.{name}": value for name, value in ADDED_TO_TRAINING.items()} | {"solver.source_noise": 0.0}
+    told |= {f"train.{name}": value for name, value in ADDED_TO_TRAINING.items()}
+    told |= {"solver.source_noise": 0.0, "solver.stride": None}
     told |= {f"teacher.{name}": value for name, value in NO_TEACHER.items()}
     told |= dict.fromkeys(ADDED_TO_PATCH_UNET, False) if told["model.kind"] == "patch-unet" else {}
     return told | {"objective": "one-step", "path": "linear"} if in_one_step else told | {"objective": "flow"}

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+SAME = 1e-6  # times closer than this are one: rounding errors of float32
+
 
 def training_times(u: Tensor, *, power: float = 1.0, start: float = 0.0, levels: int | None = None) -> Tensor:
     """Return training times t [B] for u [B] uniform in [0, 1).
@@ -20,3 +22,29 @@ def time_grid(
     """Return t_k = (k/num_steps)^power for k = 0 … num_steps, from 0 to 1; in reverse, the same times from 1 to 0."""
     ends = (1.0, 0.0) if reverse else (0.0, 1.0)
     return torch.linspace(*ends, num_steps + 1, device=device) ** power
+
+
+def strided_grid(num_steps: int, stride: int, *, levels: int | None = None) -> Tensor:
+    """Return t = 1 − s/T at the noise levels s = 1 + (num_steps − 1)·stride, …, 1 + stride, 1, and at 0, the image.
+
+    Those are the published timesteps 990, 960, …, 0, which count levels from 0, for 34 steps of stride 30 on T = 1000
+    (Nichol & Dhariwal 2021, section 4, with a list that ends at the least noise). levels: T; None: the first level of
+    the list, which then is at t = 0.
+    """
+    first = 1 + (num_steps - 1) * stride
+    levels = first if levels is None else levels
+    chosen = [*range(levels - first, levels, stride), levels]
+    return torch.linspace(0, 1, levels + 1)[chosen]
+
+
+def list_length(levels: int, stride: int) -> int:
+    """Return how many levels s = 1, 1 + stride, … ≤ T the whole strided list of T levels has."""
+    return -(-levels // stride)
+
+
+def rest_of(grid: Tensor, start: float) -> Tensor:
+    """Return `start` and the times of a rising grid that come after it; for 0 the whole grid, wherever it begins."""
+    if start == 0:
+        return grid
+    later = grid[int(torch.searchsorted(grid, start - SAME)) :]
+    return later if later[0] <= start + SAME else torch.cat([grid.new_tensor([start]), later])

@@ -88,8 +88,9 @@ def write_gif(translator: Translator, some: list[Translated], file: Path) -> Non
         images = [one.loaded.image for one in some for _ in variants]
         points = torch.stack(list(translator.trajectory(images, [*variants] * len(some))))
     across = of_each if of_each > 1 else max(1, round(len(some) ** 0.5))
-    how: Any = {"across": across, "reverse": translator.reverse, "scale": 1 if own else 4}
-    save_gif(path_frames(translator.pipeline.config, points, **how), file)
+    grid = translator.pipeline.grid(reverse=translator.reverse)
+    how: Any = {"across": across, "scale": 1 if own else 4}
+    save_gif(path_frames(translator.pipeline.config, points, grid, **how), file)
 
 
 def scaled_trajectory(translator: Translator, one: Translated, variant: int) -> Tensor:

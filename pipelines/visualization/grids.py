@@ -11,7 +11,6 @@ from flowferry.configs.schema import Config
 from flowferry.datasets.base import Sampler
 from flowferry.datasets.pixels import to_pil
 from flowferry.datasets.rng import derive_seed
-from flowferry.pipelines.flow.times import time_grid
 from flowferry.pipelines.pipeline import Pipeline
 from flowferry.pipelines.storage.files import aside
 from flowferry.pipelines.storage.weights import SYNTHETIC
@@ -95,46 +94,43 @@ def path_points(pipeline: Pipeline, source: Sampler, count: int = 8) -> Tensor:
     return torch.stack(list(pipeline.trajectory(x0, labels, seed=pipeline.config.seed)))
 
 
-def evenly(points: Tensor, count: int, config: Config, *, reverse: bool = False) -> tuple[Tensor, list[float]]:
-    """Return `count` evenly spaced points of a trajectory [num_steps + 1, …], or all if it has fewer, and their times.
+def evenly(points: Tensor, count: int, grid: Tensor) -> tuple[Tensor, list[float]]:
+    """Return `count` evenly spaced points of a trajectory [N + 1, …], or all if it has fewer, and their times.
 
-    The first and the last are among them. reverse: the trajectory leads from t = 1 to 0.
+    The first and the last are among them. grid: the times of all points, [N + 1].
     """
     indices = torch.linspace(0, len(points) - 1, min(count, len(points))).round().long()
-    grid = time_grid(len(points) - 1, power=config.solver.grid_power, reverse=reverse)
     return points[indices], grid[indices].tolist()
 
 
-def path_sheet(config: Config, points: Tensor, when: str, *, across: int = 11) -> Image.Image:
+def path_sheet(pipeline: Pipeline, points: Tensor, when: str, *, across: int = 11) -> Image.Image:
     """Draw points [num_steps + 1, count, C, H, W]: a row for each sample, from t = 0 on the left to 1 on the right."""
-    chosen, times = evenly(points, across, config)
+    chosen, times = evenly(points, across, pipeline.grid())
     rows = [("", row) for row in chosen.transpose(0, 1)]
-    return sheet(rows, caption(config, when), columns=[f"{t:.2f}" for t in times])
+    return sheet(rows, caption(pipeline.config, when), columns=[f"{t:.2f}" for t in times])
 
 
 def pictures(pipeline: Pipeline, source: Sampler, target: Sampler, when: str) -> dict[str, Image.Image]:
     """Return pictures by name: the samples, and the whole path of some."""
     return {
         "samples": samples_sheet(pipeline, source, when, target=target),
-        "path": path_sheet(pipeline.config, path_points(pipeline, source), when),
+        "path": path_sheet(pipeline, path_points(pipeline, source), when),
     }
 
 
 def frames(pipeline: Pipeline, source: Sampler, target: Sampler) -> list[Image.Image]:
     """Return the frames of a GIF in which some samples move from source to target."""
-    return path_frames(pipeline.config, path_points(pipeline, source), across=4)
+    return path_frames(pipeline.config, path_points(pipeline, source), pipeline.grid(), across=4)
 
 
-def path_frames(
-    config: Config, points: Tensor, *, across: int, reverse: bool = False, scale: int = 4
-) -> list[Image.Image]:
-    """Return frames of points [num_steps + 1, count, C, H, W] at up to FRAMES times, with `across` images in a row.
+def path_frames(config: Config, points: Tensor, grid: Tensor, *, across: int, scale: int = 4) -> list[Image.Image]:
+    """Return frames of points [N + 1, count, C, H, W] at up to FRAMES of the times `grid`, with `across` in a row.
 
     scale: as for `sheet`.
     """
     return [
         sheet([("", row) for row in x.split(across)], caption(config, f"t = {t:.2f}"), scale=scale)
-        for x, t in zip(*evenly(points, FRAMES, config, reverse=reverse), strict=True)
+        for x, t in zip(*evenly(points, FRAMES, grid), strict=True)
     ]
 
 

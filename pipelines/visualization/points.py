@@ -9,7 +9,6 @@ from torch import Tensor
 from flowferry.datasets.rng import derive_seed
 from flowferry.datasets.toy import Toy
 from flowferry.pipelines.flow.paths import PATHS
-from flowferry.pipelines.flow.times import time_grid
 from flowferry.pipelines.pipeline import Pipeline
 from flowferry.pipelines.visualization.grids import FRAMES, caption, evenly
 from flowferry.pipelines.visualization.plots import figure
@@ -26,9 +25,7 @@ def pictures(pipeline: Pipeline, source: Toy, target: Toy, when: str) -> dict[st
     return {
         "densities": densities(points, real, title),
         "trajectories": trajectories(points[:, :300], title),
-        "variance": variances(
-            *(points, source, target, title), path=pipeline.config.path, grid_power=pipeline.config.solver.grid_power
-        ),
+        "variance": variances(points, source, target, title, path=pipeline.config.path, grid=pipeline.grid()),
     }
 
 
@@ -44,7 +41,7 @@ def frames(pipeline: Pipeline, source: Toy, target: Toy) -> list[Image.Image]:
 
         return figure(draw, caption(pipeline.config, f"t = {t:.2f}"), size=(3.6, 3.8))
 
-    return [frame(x, t) for x, t in zip(*evenly(points, FRAMES, pipeline.config), strict=True)]
+    return [frame(x, t) for x, t in zip(*evenly(points, FRAMES, pipeline.grid()), strict=True)]
 
 
 def along(pipeline: Pipeline, source: Toy, count: int) -> Tensor:
@@ -90,13 +87,11 @@ def trajectories(points: Tensor, title: str) -> Image.Image:
     return figure(draw, title, size=(6, 6.2))
 
 
-def variances(
-    points: Tensor, source: Toy, target: Toy, title: str, *, path: str, grid_power: float = 1.0
-) -> Image.Image:
+def variances(points: Tensor, source: Toy, target: Toy, title: str, *, path: str, grid: Tensor) -> Image.Image:
     """Plot the variance of a coordinate of x_t against t.
 
     It is measured on independent pairs on each of the COMPARED paths, computed in closed form, and measured on the
-    pipeline's own trajectory `points` [num_steps + 1, count, 2].
+    pipeline's own trajectory `points` [N + 1, count, 2] at the times `grid`.
     """
     x0 = source.draw(MANY, seed=derive_seed(0, "variance", "source"), step=0).samples
     x1 = target.draw(MANY, seed=derive_seed(0, "variance", "target"), step=0).samples
@@ -109,7 +104,7 @@ def variances(
             exact = closed_form(name, source, target, t)
             axes.plot(t, exact, color=color, label=f"{name}: α²·{source.variance:.3g} + β²·{target.variance:.3g}")
         axes.plot(
-            time_grid(len(points) - 1, power=grid_power),
+            grid,
             [spread(x) for x in points],
             "k:",
             label=f"the points that the network (path {path}) carries",

@@ -12,10 +12,10 @@ from flowferry import Pipeline
 from flowferry.configs.schema import Config
 from flowferry.datasets.rng import generator
 from flowferry.pipelines.flow.conditions import NO_CONDITION, Condition
-from flowferry.pipelines.flow.paths import PATHS, Path
+from flowferry.pipelines.flow.paths import PATHS, Path, diffusion
 from flowferry.pipelines.flow.predictions import velocity_from_source, velocity_from_target
 from flowferry.pipelines.flow.solvers import SOLVERS, Noise, Velocity, trajectory
-from flowferry.pipelines.flow.times import time_grid
+from flowferry.pipelines.flow.times import list_length, rest_of, strided_grid, time_grid
 
 CPU = torch.device("cpu")
 T = 300
@@ -103,6 +103,34 @@ def test_each_step_is_that_of_another_library(oracle: DDPMScheduler) -> None:
         x_next = step(x, t, (1 - (s - 1) / T) - t)
         expected = oracle.step(eps, s - 1, x, generator=theirs).prev_sample
         torch.testing.assert_close(x_next, expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("stride", [1, 30, 7])
+@pytest.mark.parametrize("start", [0, 1, 10])
+def test_a_strided_chain_from_any_level_is_that_of_another_library(stride: int, start: int) -> None:
+    """As published: 34 steps of stride 30 on T = 1000, or what is left of them, down to the clean image."""
+    length, timesteps = list_length(1000, stride), [*range((list_length(1000, stride) - 1) * stride, -1, -stride)]
+    path = diffusion(torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64))
+    theirs = DDPMScheduler(1000, 1e-4, 0.02, "linear", variance_type="fixed_large", clip_sample=False)
+    theirs.alphas_cumprod, theirs.one = path.beta(1 - torch.arange(1, 1001).double() / 1000) ** 2, theirs.one.double()
+    theirs.set_timesteps(timesteps=timesteps)
+    start = start * length // 34 if stride < 30 else start
+    expected = x = normal(3, 1, 4, 4, seed=3)
+    noise, random = noise_from(1)
+    grid = rest_of(strided_grid(length, stride, levels=1000).double(), 1 - (timesteps[start] + 1) / 1000)
+    assert len(grid) == len(timesteps) - start + 1
+    step = SOLVERS["ancestral"].make_step(
+        lambda x, t: velocity_from_source(path, made_up_noise(x, t), x, t), path, noise
+    )
+    *_, end = trajectory(step, x, grid)
+    for timestep in timesteps[start:]:
+        eps = made_up_noise(expected, torch.tensor(1 - (timestep + 1) / 1000))
+        expected = theirs.step(eps, timestep, expected, generator=random).prev_sample
+    torch.testing.assert_close(end, expected, rtol=0, atol=1e-5)
+
+
+def made_up_noise(x: Tensor, t: Tensor) -> Tensor:
+    return torch.tanh(x.roll(1, -1) - x.mean(dim=-1, keepdim=True) + torch.sin(9 * t.double()))
 
 
 class MadeUp(nn.Module):

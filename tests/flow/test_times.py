@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from flowferry.pipelines.flow.times import time_grid, training_times
+from flowferry.pipelines.flow.times import list_length, rest_of, strided_grid, time_grid, training_times
 
 
 @pytest.mark.parametrize("steps", [1, 3, 50])
@@ -30,6 +30,41 @@ def test_the_last_step_ends_exactly_at_the_target(steps: int, power: float, devi
     """As the solvers compute it, t + (1 − t): the ancestral solver adds no noise there, an edit its exact pixels."""
     *_, t, end = time_grid(steps, power=power, device=device)
     assert t + (end - t) == 1
+
+
+def levels_of(grid: torch.Tensor, levels: int) -> list[float]:
+    return ((1 - grid.double()) * levels).tolist()
+
+
+def test_a_strided_grid_is_the_published_list_of_timesteps() -> None:
+    published = [*range(990, -1, -30)]
+    assert list_length(1000, 30) == len(published) == 34
+    expected = [*(timestep + 1 for timestep in published), 0]
+    assert levels_of(strided_grid(34, 30, levels=1000), 1000) == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize("levels", [1, 7, 300, 1000])
+def test_with_a_stride_of_one_the_grid_is_that_of_all_levels(levels: int) -> None:
+    assert torch.equal(strided_grid(list_length(levels, 1), 1, levels=levels), time_grid(levels))
+
+
+@pytest.mark.parametrize(("steps", "stride"), [(1, 1), (1, 30), (5, 1), (34, 30)])
+def test_without_levels_a_strided_grid_begins_at_the_source(steps: int, stride: int) -> None:
+    grid = strided_grid(steps, stride)
+    assert (len(grid), grid[0], grid[-1]) == (steps + 1, 0, 1)
+    first = 1 + (steps - 1) * stride
+    assert levels_of(grid, first) == pytest.approx([*range(first, 0, -stride), 0], abs=1e-4)
+
+
+@pytest.mark.parametrize("grid", [time_grid(7), time_grid(5, power=2), strided_grid(34, 30, levels=1000)])
+def test_the_rest_of_a_grid_is_its_start_and_what_comes_after_it(grid: torch.Tensor) -> None:
+    assert torch.equal(rest_of(grid, 0), grid)
+    for k, t in enumerate(grid.tolist()):
+        assert t == 0 or torch.equal(rest_of(grid, t), grid[k:])
+    for k, (t, t_next) in enumerate(zip(grid.tolist(), grid[1:].tolist(), strict=False), start=1):
+        start = (t + t_next) / 2
+        assert rest_of(grid, start).tolist() == pytest.approx([start, *grid[k:].tolist()])
+    assert rest_of(grid, 1).tolist() == [1]
 
 
 @pytest.mark.parametrize("power", [1.0, 2.0, 3.5])

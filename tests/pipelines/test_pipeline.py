@@ -164,6 +164,69 @@ def test_a_trajectory_runs_over_the_grid_of_its_configuration(reverse: bool, tin
     torch.testing.assert_close(asked, grid[:-1, None].expand(4, 2))
 
 
+def test_a_trajectory_goes_on_from_where_its_start_is(tiny: Callable[..., Config]) -> None:
+    """From a time of the grid bit for bit as the whole trajectory, from between two of them to the next one."""
+    carrier = Pipeline(tiny("noise2mnist", solver=SolverConfig(num_steps=4, grid_power=2.0)))
+    points = list(carrier.trajectory(images(2)))
+    for k, t in enumerate([0, 1 / 16, 1 / 4, 9 / 16, 1]):
+        rest = list(carrier.trajectory(points[k], start=t))
+        assert len(rest) == 5 - k and torch.equal(torch.stack(rest), torch.stack(points[k:]))
+        assert carrier.nfe_from(t) == 4 - k
+    told = Told(0.5)
+    between = list(Pipeline(carrier.config, told).trajectory(images(2), start=0.1))
+    torch.testing.assert_close(torch.stack([t[0] for _, t, _ in told.asked]), torch.tensor([0.1, 1 / 4, 9 / 16]))
+    torch.testing.assert_close(between[-1], images(2) + 0.5 * 0.9)
+
+
+def test_noise_on_the_source_and_its_label_are_for_the_source_alone(tiny: Callable[..., Config]) -> None:
+    carrier, x = Pipeline(tiny("fashion2mnist-published"), Told(0.0)).using(source_noise=0.4), images(2)
+    assert torch.equal(next(carrier.trajectory(x, start=0.1)), x) and not torch.equal(next(carrier.trajectory(x)), x)
+    told = Told()
+    list(Pipeline(tiny("fashion2mnist-labels"), told).using(steps=1).trajectory(x, start=0.5))
+    assert [condition.label.tolist() for _, _, condition in told.asked] == [[NULL, NULL]]
+
+
+@pytest.mark.parametrize(
+    ("name", "start", "reverse", "match"),
+    [
+        ("noise2mnist", 1.1, False, "start: got 1.1, expected a time from 0 to 1"),
+        ("noise2mnist", math.nan, False, "start: got nan, expected a time from 0 to 1"),
+        ("noise2mnist", 0.3, True, "start: got 0.3 in reverse, expected 0"),
+        ("denoise-noise", 0.3, False, "start: got 0.3 for denoise-noise, whose network was trained at 0 alone, "),
+        ("paired", 0.3, False, "start: got 0.3 for paired, whose network sees the source, expected 0"),
+    ],
+)
+def test_a_start_that_cannot_be_is_refused(
+    name: str, start: float, reverse: bool, match: str, tiny: Callable[..., Config]
+) -> None:
+    carrier = Pipeline(tiny(name))
+    refused(
+        f"^{match}", lambda: carrier.trajectory(torch.zeros(1, *carrier.config.shape), start=start, reverse=reverse)
+    )
+
+
+def test_a_stride_takes_the_whole_list_of_a_paths_levels(tiny: Callable[..., Config]) -> None:
+    carrier = Pipeline(tiny("ddpm-mnist"), Told(0.0))
+    strided = carrier.using(stride=30)
+    assert (strided.nfe, strided.sampling) == (10, "ancestral, 10 steps of stride 30, NFE 10")
+    assert ((1 - strided.grid()) * 300).tolist() == pytest.approx([*range(271, 0, -30), 0], abs=1e-4)
+    assert torch.equal(strided.grid(reverse=True), strided.grid().flip(0))
+    assert strided.using(guidance=1).config.solver.stride == 30
+    assert torch.equal(strided.using(steps=20).grid(), torch.linspace(0, 1, 21))
+    refused("^solver steps: got 9 of stride 30, expected 10 for the 300 levels of ddpm$", strided_of(carrier, 9))
+    linear = Pipeline(tiny("noise2mnist"), Told(0.0)).using(stride=30, steps=34, solver="ancestral")
+    assert ((1 - linear.grid()) * 991).tolist() == pytest.approx([*range(991, 0, -30), 0], abs=1e-4)
+
+
+def strided_of(carrier: Pipeline, steps: int) -> Callable[[], Pipeline]:
+    return lambda: carrier.using(stride=30, steps=steps)
+
+
+def test_ancestral_steps_of_stride_one_are_those_of_all_levels(tiny: Callable[..., Config]) -> None:
+    carrier = Pipeline(tiny("ddpm-mnist"))
+    assert torch.equal(carrier.using(stride=1).sample(1), carrier.sample(1))
+
+
 def test_images_are_clipped_and_points_in_the_plane_are_not(tiny: Callable[..., Config]) -> None:
     config = tiny("noise2mnist")
     assert Pipeline(config, Told(5.0)).translate(images(2)).max() == 1

@@ -15,8 +15,8 @@ from flowferry.pipelines.visualization import grids
 
 
 def test_an_animation_of_many_steps_has_fifty_one_frames_from_start_to_end(tiny: Callable[..., Config]) -> None:
-    points, config = torch.arange(301.0)[:, None], tiny("noise2mnist")
-    chosen, times = grids.evenly(points, 51, config)
+    points, pipeline = torch.arange(301.0)[:, None], Pipeline(tiny("noise2mnist")).using(steps=300)
+    chosen, times = grids.evenly(points, 51, pipeline.grid())
     assert len(chosen) == 51
     assert (chosen[0], chosen[-1]) == (0, 300)
     assert times == pytest.approx([k / 50 for k in range(51)])
@@ -24,10 +24,11 @@ def test_an_animation_of_many_steps_has_fifty_one_frames_from_start_to_end(tiny:
 
 def test_pictures_of_a_path_say_the_times_of_the_solvers_grid(tiny: Callable[..., Config]) -> None:
     config = tiny("noise2mnist")
-    config = replace(config, solver=replace(config.solver, num_steps=4, grid_power=2.0))
+    pipeline = Pipeline(replace(config, solver=replace(config.solver, num_steps=4, grid_power=2.0)))
     points = torch.arange(5.0)[:, None]
-    assert grids.evenly(points, 51, config)[1] == pytest.approx([0, 1 / 16, 1 / 4, 9 / 16, 1])
-    assert grids.evenly(points, 3, config, reverse=True)[1] == pytest.approx([1, 1 / 4, 0])
+    assert grids.evenly(points, 51, pipeline.grid())[1] == pytest.approx([0, 1 / 16, 1 / 4, 9 / 16, 1])
+    assert grids.evenly(points, 3, pipeline.grid(reverse=True))[1] == pytest.approx([1, 1 / 4, 0])
+    assert grids.evenly(points[2:], 3, pipeline.grid(0.25))[1] == pytest.approx([1 / 4, 9 / 16, 1])
 
 
 @pytest.mark.parametrize(("size", "shown"), [(1, 1), (3, 3), (100, 48)])
