@@ -10,11 +10,13 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-def look_ahead(do: Callable[[T], R], items: Iterable[T], *, threads: int, depth: int) -> Iterator[R]:
+def look_ahead(
+    do: Callable[[T], R], items: Iterable[T], *, threads: int, depth: int, wait: bool = False
+) -> Iterator[R]:
     """Yield do(item) for each item in order, as `map` does, but let threads compute up to `depth` items ahead.
 
     `items` are taken in the caller's thread. A generator that is closed or dropped forgets what it has not begun, and
-    its threads end.
+    its threads end; wait: not before they have finished what they have begun.
     """
     pool = ThreadPoolExecutor(threads, thread_name_prefix="look-ahead")
     waiting: deque[Future[R]] = deque()
@@ -26,7 +28,7 @@ def look_ahead(do: Callable[[T], R], items: Iterable[T], *, threads: int, depth:
         while waiting:
             yield waiting.popleft().result()
     finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+        pool.shutdown(wait=wait, cancel_futures=True)
 
 
 def each(do: Callable[[T], R], items: Iterable[T]) -> list[R]:

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from flowferry.configs.validation import BrokenOff
 from flowferry.datasets.file_tree import Item
 from flowferry.datasets.image_writing import format_named
 from flowferry.datasets.stored import Pixels, Stored
@@ -35,6 +36,11 @@ class Result(NamedTuple):
     """ "translated", "already there" or "failed"."""
     entry: Entry
     """Its line in the manifest, or in the list of failures."""
+
+
+Loaded = LoadedImage | Result
+Written = tuple[list[Result], BrokenOff | None]
+"""The results of a batch, and the error of a disk that took no more."""
 
 
 def format_of(item: Item) -> str:

@@ -1,13 +1,12 @@
 """Translate image files: one at a time, and a stream of them with reading, computing and writing overlapped."""
 
 import math
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from pathlib import Path
+from threading import BoundedSemaphore
 from typing import Any
 
 import torch
@@ -25,15 +24,12 @@ from flowferry.datasets.rng import derive_seed
 from flowferry.pipelines.hardware import networks_at_once
 from flowferry.pipelines.pipeline import Pipeline
 from flowferry.pipelines.translation.entries import Entry, begun, sha256
-from flowferry.pipelines.translation.files import LoadedImage, Result, failure, format_of
+from flowferry.pipelines.translation.files import Loaded, LoadedImage, Result, Written, failure, format_of
 from flowferry.pipelines.translation.manifest import Manifest
 from flowferry.pipelines.translation.sizes import OF_NETWORK, Sizes, blocks
 
-FILE_THREADS = 4  # threads that read files, and as many that write them
-HANDFUL = 8  # files that one of them gets at a time: to hand over a single one costs as much as to read it
+FILE_THREADS = 4  # threads that read files, and as many that write the results of a batch each
 SMALL = 64 * 64  # pixels of an image, of which several batches are computed at a time: a larger one fills all cores
-
-Loaded = LoadedImage | Result
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,30 +145,32 @@ def translate_stream(
     """Translate `items` under `root`; yield their results in order.
 
     Reading, computing and writing overlap by a few batches at most, so that memory does not grow with the stream.
-    progress: called with a number of files as soon as they are through the network, where they need it.
+    progress: called with a number of files as soon as they are written.
     """
     done = manifest.done_before()
     jobs = ((item, done.find(item.name, item.output)) for item in items)
     own = translator.sizes.own  # then images may be large
     at_once = min(batch_size, translator.pipeline.block_size)
     area = at_once * math.prod(translator.pipeline.config.shape[1:])
-    some = 1 if own else min(HANDFUL, at_once)
+    some = 1 if own else at_once  # files that a thread gets at a time: to hand one over costs as much as to read it
     load = partial(each, partial(translator.load, root, manifest))
     depth = 2 if own else 2 * batch_size // some
     loaded = chain.from_iterable(look_ahead(load, split(jobs, some), threads=FILE_THREADS, depth=depth))
     batches = note_begun(manifest, batched(loaded, at_once, area))
     networks, threads = networks_at_once(translator.pipeline.device, small=not own and area <= at_once * SMALL)
-    through = look_ahead(partial(run_network, translator, threads), batches, threads=networks, depth=networks)
-    finish = partial(each, partial(write_result, translator, manifest, root))
-    with ThreadPoolExecutor(FILE_THREADS) as writing:
-        writes: deque[list[Future[list[Result]]]] = deque()
-        for batch in through:
-            progress(len(batch))
-            writes.append([writing.submit(finish, part) for part in split(batch, some)])
-            if len(writes) > 1:
-                yield from journal(manifest, writes.popleft())
-        for last in writes:
-            yield from journal(manifest, last)
+    turns = BoundedSemaphore(networks)
+
+    def finish(batch: list[Loaded]) -> Written:
+        with turns:
+            translated = run_network(translator, threads, batch)
+        return write_batch(translator, manifest, root, translated)
+
+    workers = networks + (1 if own else FILE_THREADS)
+    for results, error in look_ahead(finish, batches, threads=workers, depth=workers, wait=True):
+        progress(len(results))
+        yield from journal(manifest, results)
+        if error is not None:
+            raise error
 
 
 def note_begun(manifest: Manifest, batches: Iterable[list[Loaded]]) -> Iterator[list[Loaded]]:
@@ -209,6 +207,18 @@ def batched(loaded: Iterable[Loaded], size: int, pixels: int) -> Iterator[list[L
         yield batch
 
 
+def write_batch(
+    translator: Translator, manifest: Manifest, root: Path, batch: list[tuple[Loaded, Tensor | None]]
+) -> Written:
+    """Write the translations of a batch; return the results, up to where the disk takes no more, and that error."""
+    results: list[Result] = []
+    try:
+        results += (write_result(translator, manifest, root, one) for one in batch)
+    except BrokenOff as error:
+        return results, error
+    return results, None
+
+
 def write_result(
     translator: Translator, manifest: Manifest, root: Path, translated: tuple[Loaded, Tensor | None]
 ) -> Result:
@@ -232,15 +242,8 @@ def write_result(
     return Result("translated", entry | {"output_sha256": written, "notes": one.notes})
 
 
-def journal(manifest: Manifest, writes: list[Future[list[Result]]]) -> list[Result]:
-    """Wait for a batch of writes, note them in the journal, and return their results.
-
-    Raises BrokenOff after that, if one of them did.
-    """
-    broken = [problem for write in writes if (problem := write.exception())]
-    batch = [one for write in writes if not write.exception() for one in write.result()]
+def journal(manifest: Manifest, batch: list[Result]) -> list[Result]:
+    """Note a batch in the journals; return it."""
     manifest.journal("done", [one.entry for one in batch if one.status != "failed"])
     manifest.journal("failed", [one.entry for one in batch if one.status == "failed"])
-    for problem in broken:
-        raise problem
     return batch

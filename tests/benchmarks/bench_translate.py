@@ -1,16 +1,18 @@
 """What one evaluation of the network gains, from files to files; the memory of `translate` against the folder's size.
 
     python tests/benchmarks/bench_translate.py --data-root data --files 10000 --rounds 3
-    python tests/benchmarks/bench_translate.py --one fashion2mnist-fast --data-root data
+    python tests/benchmarks/bench_translate.py --one fashion2mnist-fast --data-root data --processes 2
     python tests/benchmarks/bench_translate.py --memory 1000 10000 100000
 
 The first two export FashionMNIST's test images as PNG files and take turns in one process: A translates them by the
 pipeline `--many`, B by `--one`, both from files to files as the verb does. C and D carry them by `--one` from memory to
-memory, by the network alone: C as `Pipeline.translate` does, D with as many batches at a time as the verb. The third
+memory, by the network alone: C as `Pipeline.translate` does, D with as many batches at a time as the verb. With
+--processes, A and B run under torchrun, and their figures are those that the verb prints. The third
 translates so many tiny files with a tiny network, each in a process of its own.
 """
 
 import argparse
+import re
 import resource
 import shlex
 import statistics
@@ -98,11 +100,9 @@ def take_turns(args: argparse.Namespace, pipeline: Pipeline, images: torch.Tenso
     for which, given in contenders(args).items():
         out = root / f"{which}-{turn}"
         argv = ["translate", *given, "--precision", args.precision, "--input", str(root / "in"), "--output", str(out)]
-        begun = time.perf_counter()
-        code = launch.main(argv)
-        files[which] = len(images) / (time.perf_counter() - begun)
+        files[which] = translated_per_second(argv, len(images), args.processes)
         made = sum(1 for _ in out.rglob("*.png"))
-        assert (code, made) == (0, len(images)), (code, made)
+        assert made == len(images), made
     use_cores()
     begun = time.perf_counter()
     pipeline.translate(images)
@@ -117,6 +117,19 @@ def take_turns(args: argparse.Namespace, pipeline: Pipeline, images: torch.Tenso
     for _ in look_ahead(translate, images.split(pipeline.block_size), threads=networks, depth=networks):
         pass
     return Turn(**files, bare=bare, bare_at_once=len(images) / (time.perf_counter() - begun))
+
+
+def translated_per_second(argv: list[str], count: int, processes: int) -> float:
+    """Return how many of `count` files a second the verb translates, in this process or in several of its own."""
+    if processes == 1:
+        begun = time.perf_counter()
+        assert launch.main(argv) == 0
+        return count / (time.perf_counter() - begun)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
+    done = subprocess.run([*torchrun, launch.__file__, *argv], check=True, capture_output=True, text=True)
+    found = re.search(r"translated at ([\d.,]+) images/s", done.stderr)
+    assert found is not None, done.stderr
+    return float(found[1].replace(",", ""))
 
 
 def memory(counts: list[int]) -> None:
@@ -158,6 +171,7 @@ def main() -> None:
     parser.add_argument("--data-root", type=Path, default=Path("data"))
     parser.add_argument("--files", type=int, default=10_000)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--memory", type=int, nargs="+")
     parser.add_argument("--tiny-files", type=int, help=argparse.SUPPRESS)
     args = parser.parse_args()

@@ -71,3 +71,21 @@ def test_what_is_dropped_is_not_computed_and_nobody_waits_for_it() -> None:
     may_end.set()
     wait_for(lambda: not threads_of_ours(), "the threads' end", 10)
     assert begun == [0, 1, 2]
+
+
+def test_what_is_closed_waits_for_what_it_has_begun_where_asked() -> None:
+    begun, ended, may_end = [], [], threading.Event()
+
+    def slow(number: int) -> int:
+        begun.append(number)
+        if number:
+            may_end.wait(30)
+        ended.append(number)
+        return number
+
+    ahead = look_ahead(slow, range(100), threads=2, depth=50, wait=True)
+    assert next(ahead) == 0
+    wait_for(lambda: len(begun) == 3, "both threads to be busy", 10)
+    threading.Timer(0.2, may_end.set).start()
+    ahead.close()  # type: ignore[attr-defined]
+    assert sorted(ended) == [0, 1, 2]

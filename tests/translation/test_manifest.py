@@ -306,9 +306,7 @@ class Killed(Exception):
     """Stands for SIGKILL."""
 
 
-def killed(manifest: Manifest, writes: list) -> list:
-    for write in writes:
-        write.result()
+def killed(manifest: Manifest, batch: list) -> list:
     manifest.abandon()  # a process that is killed leaves no lock
     raise Killed
 
