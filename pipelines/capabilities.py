@@ -67,11 +67,15 @@ class Capable(Pretrained):
 
     def nfe_from(self, start: float) -> int:
         """Return the same of what is left to do at the time `start`."""
-        if not (steps := len(self.grid(start)) - 1):
-            return 0
         forwards = 2 if self.config.num_classes and self.config.solver.guidance not in (0, 1) else 1
-        own = self.objective.nfe  # of one step, whatever the solver
-        return forwards * (self.solver.nfe(steps) if own is None else own * steps)
+        return forwards * self.evaluations(start)
+
+    def evaluations(self, start: float = 0.0, repeats: int = 1) -> int:
+        """Return evaluations of the velocity from `start` on, where each step but the last is taken `repeats` times."""
+        steps, own = len(self.grid(start)) - 1, self.objective.nfe  # its own of one step, whatever the solver
+        if own is not None or not steps:
+            return (own or 0) * steps
+        return (self.solver.nfe(steps) - self.solver.last_step) * repeats + self.solver.last_step
 
     def grid(self, start: float = 0.0, *, reverse: bool = False) -> Tensor:
         """Return the times [steps + 1] of a trajectory, on the CPU: from `start` on to 1; in reverse from 1 to 0."""
@@ -86,10 +90,14 @@ class Capable(Pretrained):
     @property
     def sampling(self) -> str:
         """Its solver, steps, NFE, noise on the source and guidance weight, in a few words."""
+        return self.sampling_at(self.nfe)
+
+    def sampling_at(self, nfe: int) -> str:
+        """Return the same of what takes another number of evaluations."""
         solver, steps = self.config.solver, self.config.solver.num_steps
         told = f"{solver.name}, {steps} step{'s' if steps > 1 else ''}"
         told += f" of stride {solver.stride}" if solver.stride else ""
-        told += f", NFE {self.nfe}"
+        told += f", NFE {nfe}"
         told += f", noise of {solver.source_noise:g}" if solver.source_noise else ""
         return told + (f", w = {solver.guidance:g}" if self.config.num_classes else "")
 

@@ -97,11 +97,15 @@ class Pipeline(Capable):
         labels: int64 [count], for class-conditioned pipelines; None as for `translate`. guidance, steps, solver: as in
         `using`. data_root: where a source of images is read from, its test split; None: $FLOWFERRY_DATA or data/.
         """
-        root = Path(data_root or default_data_root())
-        source = build_source(self.config, data_root=root, split="test", device=self.device)
-        x0 = source.draw(count, seed=derive_seed(seed, "source"), step=0).samples
+        x0 = self.draw_source(count, seed=seed, data_root=data_root)
         asked: Any = {"solver": solver, "steps": steps, "guidance": guidance}
         return self.translate(x0, labels, **asked, batch_size=batch_size, seed=seed)
+
+    def draw_source(self, count: int, *, seed: int = 0, data_root: Path | str | None = None) -> Tensor:
+        """Return the source samples [count, *shape] that `sample` starts from."""
+        root = Path(data_root or default_data_root())
+        source = build_source(self.config, data_root=root, split="test", device=self.device)
+        return source.draw(count, seed=derive_seed(seed, "source"), step=0).samples
 
     def translate(
         self,

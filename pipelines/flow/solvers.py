@@ -88,21 +88,27 @@ def flow_map(v: Velocity, x: Tensor, t: Tensor, h: Tensor) -> Tensor:
     return x + h * v(x, torch.stack([t, t + h]))
 
 
+def transition(path: Path, t: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
+    """Return r = β_t/β_u and q = α_t² − r²·α_u²: x_t = r·x_u + √q·ε of two times t < u of a path from Gaussian noise.
+
+    On DDPM's path from one level to the next, r² = 1 − b_s and q = b_s with its schedule b (Ho et al. 2020, eq. 2).
+    """
+    r = path.beta(t) / path.beta(u)
+    return r, path.alpha(t) ** 2 - r**2 * path.alpha(u) ** 2
+
+
 def ancestral(v: Velocity, path: Path, noise: Noise) -> Step:
     """Return DDPM's ancestral step (Ho et al. 2020, algorithm 2), on any path that starts from Gaussian noise.
 
-    Let r = β_t/β_u for a step from t to u, so that x_t = r·x_u + √q·ε with q = α_t² − r²·α_u². Then the mean of x_u
-    given x_t and x1 is (q·β_u·x1 + r·α_u²·x_t)/α_t². The step adds √q·ε to it, the larger of the paper's two choices;
-    on the paper's path r² = 1 − b_s and q = b_s with its schedule b. The last step, to u = 1, adds no noise.
+    For a step from t to u, however long, with r and q of `transition`, the mean of x_u given x_t and x1 is
+    (q·β_u·x1 + r·α_u²·x_t)/α_t². The step adds √q·ε to it, the larger of the paper's two choices. The last step, to
+    u = 1, adds no noise.
     """
 
     def step(x: Tensor, t: Tensor, h: Tensor) -> Tensor:
         _, x1 = path.endpoints(x, v(x, t), t)
-        alpha_t, alpha_u = path.alpha(t), path.alpha(t + h)
-        beta_t, beta_u = path.beta(t), path.beta(t + h)
-        r = beta_t / beta_u
-        q = alpha_t**2 - r**2 * alpha_u**2
-        mean = (q * beta_u * x1 + r * alpha_u**2 * x) / alpha_t**2
+        r, q = transition(path, t, t + h)
+        mean = (q * path.beta(t + h) * x1 + r * path.alpha(t + h) ** 2 * x) / path.alpha(t) ** 2
         return mean if ends_at_target(t, h) else mean + q.sqrt() * noise(x)
 
     return step
