@@ -44,6 +44,7 @@ VERBS = {
     "distill": Verb("train a student that does in one step what a trained pipeline does", "TrainOptions", "train"),
     "sample": Verb("draw new images from a trained pipeline", "SampleOptions", "sample"),
     "translate": Verb("translate an image file or a folder of them", "TranslateOptions", "translate"),
+    "edit": Verb("edit images with a pipeline that was not trained for it", "EditOptions", "edit"),
     "evaluate": Verb("measure a trained pipeline: how real, how faithful, at what cost", "EvaluateOptions", "evaluate"),
     "report": Verb("write a lab report of a run: pictures, figures, explanations", "ReportOptions", "report"),
     "features": Verb("train the classifier with which evaluate measures a data set", "FeaturesOptions", "features"),

@@ -2,14 +2,16 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from tyro.conf import arg
 
+from flowferry.configs.file_options import EditOptions, TranslateOptions, UseOptions
 from flowferry.configs.locations import RUNS, default_data_root
-from flowferry.configs.recipe import SolverName
 from flowferry.configs.schema import Config
 from flowferry.configs.validation import Range, Validated
+
+__all__ = ["EditOptions", "TranslateOptions"]  # options of every verb are found here
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,37 +56,6 @@ class TrainOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class UseOptions(Validated):
-    """What the verbs that use a trained pipeline share."""
-
-    pipeline: str
-    """A name from `list` that was trained here or is shipped, a folder with weights, or user/name on the Hugging Face
-    hub."""
-    steps: Annotated[int | None, Range(1)] = None
-    """Solver steps; None: as the pipeline says, or with --stride on a path with levels all of the list."""
-    stride: Annotated[int | None, Range(1)] = None
-    """Step through every so many-th noise level, as with 30 through 991, 961, …, 1 of 1,000 and then to the image;
-    None: as the pipeline says, or with --steps from 0 to 1."""
-    solver: SolverName | None = None
-    """None: as the pipeline says."""
-    guidance: Annotated[float | None, Range(0)] = None
-    """w, for class-conditioned pipelines: 1 plain, 0 unconditional; None: as the pipeline says."""
-    source_noise: Annotated[float | None, Range(0)] = None
-    """Standard deviation of noise added to source images; None: as the pipeline says."""
-    batch_size: Annotated[int | None, Range(1)] = None
-    """Images that go through the network at a time; None: as many as are fastest on the device."""
-    precision: Literal["fp32", "bf16", "auto"] = "fp32"
-    """In which the network computes: bf16 is faster on GPUs and on processors that multiply it (AVX512_BF16, AMX), and
-    changes results by about half a level of 256; auto: bf16 there, fp32 elsewhere."""
-
-    @property
-    def sampling(self) -> dict[str, Any]:
-        """What is asked for instead of the pipeline's own, as `Pipeline.using` takes it."""
-        asked = {"solver": self.solver, "steps": self.steps, "stride": self.stride}
-        return asked | {"guidance": self.guidance, "source_noise": self.source_noise}
-
-
-@dataclass(frozen=True, kw_only=True)
 class SampleOptions(UseOptions):
     """Draw new images from a trained pipeline."""
 
@@ -101,75 +72,6 @@ class SampleOptions(UseOptions):
     """The same seed gives the same images."""
     data_root: Path = field(default_factory=default_data_root)
     """Folder of the data sets, for pipelines that start from images."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TranslateOptions(UseOptions):
-    """Translate an image file, or every image file of a folder and its sub-folders."""
-
-    input: Path
-    """An image file or a folder of them."""
-    destination: Annotated[str, arg(name="output", metavar="PATH")]
-    """For a file: a file, whose ending says the format, or a folder, which is there or whose name ends in a slash. For
-    a folder: a folder, where each translation keeps its relative path."""
-    format: Literal["png", "jpeg", "webp", "tiff", "npy"] | None = None
-    """Of the results. None: as the input, where that is PNG, WebP (written without loss), TIFF or an array of NumPy;
-    PNG for any other, such as JPEG."""
-    follow_links: bool = False
-    """Follow symbolic links to folders, and to files outside the folder, too; otherwise they are passed over."""
-    batch_size: Annotated[int, Range(1)] = 256
-    """Images held in memory at a time; the result for an image does not depend on it."""
-    resize: Literal["fit", "fill", "stretch", "none"] | None = None
-    """How to bring an image to the network's size: fit all of it inside a border, fill with its middle, stretch it, or
-    none: accept only that size. None: as the folder that the pipeline was trained on, else fit."""
-    size: Literal["own", "network"] | None = None
-    """own: each result has the size of its input, which the network sees pixel by pixel, in tiles where it is large;
-    network: all are brought to the network's size. None: own where the pipeline was trained on crops, else network."""
-    tile: Annotated[int | None, Range(1)] = None
-    """Pixels: images that are longer on a side go through the network in overlapping tiles of this side. None: 512, or
-    as long as the pipeline's images are if that is more."""
-    overlap: Annotated[int | None, Range(0)] = None
-    """Pixels by which tiles overlap; None: 64, or a quarter of a tile if that is less."""
-    range: tuple[float, float] | None = None
-    """Which values of images of more than 8 bits are black and white, such as 0 4095 for 12-bit data. None: as the
-    folder that the pipeline was trained on, else as their TIFF tags say, or the whole range of such numbers."""
-    max_pixels: Annotated[int | None, Range(1)] = None
-    """Refuse larger images, which could fill the memory. None: as the folder that the pipeline was trained on, or as
-    such folders have it by default."""
-    strict: bool = False
-    """Refuse files that are whole but for their wrapping: a JPEG without its end marker, a PNG with a damaged chunk
-    beside the image, values a little out of range."""
-    restore_size: bool = False
-    """Give each result the size of its input."""
-    background: str | None = None
-    """Color behind transparent images and of borders: a name such as white, or #rrggbb; None: as the folder that the
-    pipeline was trained on, else black."""
-    suffix: bool = False
-    """Keep the input's ending in the result's name: a.jpg becomes a.jpg.png, not a.png."""
-    overwrite: bool = False
-    """Translate everything again, and replace files of other origin; otherwise what the manifest of the output folder
-    lists is not done twice, and files in it that no translation made are not replaced."""
-    labels: str | None = None
-    """The class to ask for, for class-conditioned pipelines, by its number or the name of its folder, which goes first;
-    None: none, or the one the pipeline infers itself."""
-    reverse: bool = False
-    """Translate from target back to source."""
-    seed: int = 0
-    """Of the noise on the source, if there is any: another seed gives other results of the same images."""
-    variants: Annotated[int, Range(1)] = 1
-    """Results of each image, where there is noise on the source: 3 of a.jpg are a.1.png, a.2.png and a.3.png, the first
-    of which is what 1 would give."""
-    sheet: bool = False
-    """Also write sheet.png: the first images before and after."""
-    gif: bool = False
-    """Also write path.gif: the first images on their way."""
-    html: bool = False
-    """Also write index.html: a page with a slider between before and after, which opens from disk."""
-
-    @property
-    def output(self) -> Path:
-        """The file or the folder to write."""
-        return Path(self.destination)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,12 +1,12 @@
-"""The verb `translate` for one image file: where its results go, and what may be replaced there."""
+"""One image file instead of a folder of them: where its results go, and what may be replaced there."""
 
 import logging
 from pathlib import Path
 
 from PIL import Image
 
+from flowferry.configs.file_options import FilesOptions
 from flowferry.configs.locations import names_folder
-from flowferry.configs.options import TranslateOptions
 from flowferry.configs.validation import UserError
 from flowferry.datasets.file_tree import Item, numbered
 from flowferry.datasets.image_io import NOTES
@@ -18,13 +18,12 @@ from flowferry.pipelines.translation.translator import Translator
 log = logging.getLogger("flowferry")
 
 
-def one_file(translator: Translator, options: TranslateOptions) -> int:
-    """Translate a file into a file, whatever is there already, or into a folder; return the exit code."""
-    source = options.input
+def one_file(translator: Translator, source: Path, options: FilesOptions) -> int:
+    """Make a file of a file, whatever is there already, or put it into a folder; return the exit code."""
     for name in ("sheet", "gif", "html", "suffix"):
         if getattr(options, name):
             raise UserError(f"--{name}: got the one file {source}, expected a folder of images")
-    paths = outputs_of(options)
+    paths = outputs_of(source, options, translator.transform.variants)
     loaded = translator.load(source.parent, None, (Item(source.name, paths[0].name), None))
     if isinstance(loaded, Result):
         log.warning("failed: %s: %s", source, loaded.entry["error"])
@@ -35,19 +34,20 @@ def one_file(translator: Translator, options: TranslateOptions) -> int:
         write_aside(path, translator.encode(result, loaded, source.parent))
     for note in loaded.notes:
         log.info("%s had %s", source, NOTES[note])
-    log.info("%s; NFE %d", ", ".join(map(str, paths)), translator.pipeline.nfe)
+    log.info("%s; NFE %d", ", ".join(map(str, paths)), translator.transform.nfe)
     return 0
 
 
-def outputs_of(options: TranslateOptions) -> list[Path]:
-    """Return the files that one input becomes. Raises UserError where one would replace the input, or another's file.
+def outputs_of(source: Path, options: FilesOptions, count: int) -> list[Path]:
+    """Return the `count` files that one input becomes.
 
-    Only a file that was named as it is may be replaced: not one in a folder, nor one with a variant's number.
+    Raises UserError where one would replace the input, or another's file. Only a file that was named as it is may be
+    replaced: not one in a folder, nor one with a variant's number.
     """
-    path, into_folder, count = options.output, names_folder(options.destination), options.variants
-    ending = WRITTEN[format_for(options.input.name, options.format)].endings[0]
+    path, into_folder = options.output, names_folder(options.destination)
+    ending = WRITTEN[format_for(source.name, options.format)].endings[0]
     if into_folder:
-        path = path / f"{options.input.stem}{ending}"
+        path = path / f"{source.stem}{ending}"
     elif (named := format_named(path.name)) is None:
         if path.suffix.lower() in Image.registered_extensions():
             endings = ", ".join(kind.endings[0] for kind in WRITTEN.values())
@@ -57,7 +57,7 @@ def outputs_of(options: TranslateOptions) -> list[Path]:
         raise UserError(f"--output: got {path} beside --format {options.format}, expected a name that ends in {ending}")
     paths = [path.with_name(numbered(path.name, variant, of=count)) for variant in range(1, count + 1)]
     for path in paths:
-        if path.resolve() == options.input.resolve():
+        if path.resolve() == source.resolve():
             raise UserError(f"--output: got {path}, which is the input itself, expected another file")
         if (into_folder or count > 1) and path.exists() and not options.overwrite:
             other = "folder" if into_folder else "name"

@@ -72,9 +72,9 @@ def write_sheet(translator: Translator, some: list[Translated], file: Path) -> N
         part = some[start : start + ACROSS]
         rows.append(("before", torch.stack([on_white(one.loaded.image) if own else one.loaded.image for one in part])))
         for number, files in enumerate(zip(*(one.after for one in part), strict=True), start=1):
-            label = "after" if len(part[0].after) == 1 else f"after, {number}"
+            label = "after" if len(part[0].after) == 1 else f"after, {translator.transform.name_of(number)}"
             rows.append((label, torch.stack([load_image(after, shape, reading) for after in files])))
-    write_png(file, sheet(rows, caption(config, translator.pipeline.sampling), scale=1 if own else 2))
+    write_png(file, sheet(rows, caption(config, translator.transform.told), scale=1 if own else 2))
 
 
 def write_gif(translator: Translator, some: list[Translated], file: Path) -> None:
@@ -85,12 +85,26 @@ def write_gif(translator: Translator, some: list[Translated], file: Path) -> Non
     if own:
         points = torch.stack([scaled_trajectory(translator, one, k) for one in some for k in variants], dim=1)
     else:
-        images = [one.loaded.image for one in some for _ in variants]
-        points = torch.stack(list(translator.trajectory(images, [*variants] * len(some))))
+        points = together([along(translator, [one.loaded.image for one in some], k) for k in variants])
     across = of_each if of_each > 1 else max(1, round(len(some) ** 0.5))
-    grid = translator.pipeline.grid(reverse=translator.reverse)
+    grid = max((translator.transform.grid(k) for k in variants), key=len)
     how: Any = {"across": across, "scale": 1 if own else 4}
     save_gif(path_frames(translator.pipeline.config, points, grid, **how), file)
+
+
+def along(translator: Translator, images: list[Tensor], variant: int) -> Tensor:
+    """Return a variant of images [C, H, W] at every time of its grid: [N + 1, B, C, H, W]."""
+    return torch.stack(list(translator.trajectory(images, [variant] * len(images))))
+
+
+def together(trajectories: list[Tensor]) -> Tensor:
+    """Return trajectories [N_k + 1, B, C, H, W] of K variants as one [N + 1, B·K, C, H, W], an image's side by side.
+
+    They end together: the shorter ones, which start later, wait at their start.
+    """
+    longest = max(map(len, trajectories))
+    waiting = [torch.cat([x[:1].expand(longest - len(x), *x.shape[1:]), x]) for x in trajectories]
+    return torch.stack(waiting, dim=2).flatten(1, 2)
 
 
 def scaled_trajectory(translator: Translator, one: Translated, variant: int) -> Tensor:
@@ -111,7 +125,7 @@ def write_page(translator: Translator, some: list[Translated], file: Path) -> No
         pairs = [PAIR.substitute(name=name, before=before, after=data_url(result)) for result in results]
         cards.append(CARD.substitute(name=name, kind="variants" * (len(pairs) > 1), pairs="\n".join(pairs)))
     config = translator.pipeline.config
-    told = html.escape(caption(config, translator.pipeline.sampling, f"the first {len(cards)} images"))
+    told = html.escape(caption(config, translator.transform.told, f"the first {len(cards)} images"))
     page = PAGE.substitute(title=html.escape(config.name), told=told, cards="\n".join(cards))
     write_text(file, page)
 

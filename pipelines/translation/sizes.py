@@ -47,15 +47,18 @@ def choose_sizes(
     return Sizes("own", *pipeline.tiles(tile, overlap)) if own else OF_NETWORK
 
 
-def blocks(shapes: Sequence[Sequence[int]], block_of: Callable[[Sequence[int]], int]) -> Iterator[list[int]]:
-    """Yield the numbers of images of one shape each, in blocks; the last is filled up with its first number.
+def blocks(
+    shapes: Sequence[Sequence[int]], kinds: Sequence[int], block_of: Callable[[Sequence[int]], int]
+) -> Iterator[list[int]]:
+    """Yield the numbers of images of one shape and kind each, in blocks; the last is filled up with its first number.
 
-    shapes: (C, H, W) of each image. block_of: (shape (1, C, H, W)) -> the size of a block.
+    shapes: (C, H, W) of each image. kinds: of each, which others it may share a block with. block_of: (shape
+    (1, C, H, W)) -> the size of a block.
     """
-    alike: dict[tuple[int, ...], list[int]] = {}
-    for number, shape in enumerate(shapes):
-        alike.setdefault(tuple(shape), []).append(number)
-    for shape, numbers in alike.items():
+    alike: dict[tuple[tuple[int, ...], int], list[int]] = {}
+    for number, (shape, kind) in enumerate(zip(shapes, kinds, strict=True)):
+        alike.setdefault((tuple(shape), kind), []).append(number)
+    for (shape, _), numbers in alike.items():
         size = block_of((1, *shape))
         for start in range(0, len(numbers), size):
             some = numbers[start : start + size]

@@ -16,9 +16,9 @@ log = logging.getLogger("flowferry")
 LISTED = 10  # failures to log; failures.jsonl lists all of them
 
 
-def translation_bar(total: int, *, shown: bool) -> tqdm:
+def translation_bar(total: int, verb: str, *, shown: bool) -> tqdm:
     """Return the progress bar of `total` files. It is drawn anew at each block of them, however long that takes."""
-    return tqdm(total=total, desc="translate", unit="image", dynamic_ncols=True, miniters=1, disable=not shown)
+    return tqdm(total=total, desc=verb, unit="image", dynamic_ncols=True, miniters=1, disable=not shown)
 
 
 def tally(counts: Counter[str], results: list[Result]) -> None:
@@ -32,10 +32,10 @@ def tally(counts: Counter[str], results: list[Result]) -> None:
             log.warning("failed: %s: %s", failed[0]["input"], failed[0]["error"])
 
 
-def summarize(counts: Counter[str], tree: Tree, output: Path, *, nfe: int, seconds: float) -> None:
-    """Log in a few lines how many files were translated, done already, failed or skipped."""
+def summarize(counts: Counter[str], tree: Tree, output: Path, *, done: str, nfe: int, seconds: float) -> None:
+    """Log in a few lines how many files were `done`, such as "translated", were there already, failed or skipped."""
     speed = f" at {counts['translated'] / seconds:.1f} images/s" if counts["translated"] else ""
-    parts = [f"{counts['translated']:,} translated{speed}, NFE {nfe}"]
+    parts = [f"{counts['translated']:,} {done}{speed}, NFE {nfe}"]
     parts += [f"{counts[status]:,} {status}" for status in ("already there", "failed") if counts[status]]
     log.info("%s: %s", output, "; ".join(parts))
     if skipped := tree.describe_skipped("--follow-links"):

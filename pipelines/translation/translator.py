@@ -19,14 +19,13 @@ from flowferry.datasets.framing import restored_image
 from flowferry.datasets.image_io import Decoded, decode, read, to_tensor
 from flowferry.datasets.image_writing import WRITTEN, encode
 from flowferry.datasets.look_ahead import each, look_ahead, split
-from flowferry.datasets.pixels import to_pixels
-from flowferry.datasets.rng import derive_seed
 from flowferry.pipelines.hardware import networks_at_once
 from flowferry.pipelines.pipeline import Pipeline
 from flowferry.pipelines.translation.entries import Entry, begun, sha256
 from flowferry.pipelines.translation.files import Loaded, LoadedImage, Result, Written, failure, format_of
 from flowferry.pipelines.translation.manifest import Manifest
 from flowferry.pipelines.translation.sizes import OF_NETWORK, Sizes, blocks
+from flowferry.pipelines.translation.transforms import Transform
 
 FILE_THREADS = 4  # threads that read files, and as many that write the results of a batch each
 SMALL = 64 * 64  # pixels of an image, of which several batches are computed at a time: a larger one fills all cores
@@ -34,26 +33,20 @@ SMALL = 64 * 64  # pixels of an image, of which several batches are computed at 
 
 @dataclass(frozen=True, kw_only=True)
 class Translator:
-    """A pipeline with the settings of a translation: from a file's bytes to a file's bytes."""
+    """What is done with images, and how they are read and written: from a file's bytes to a file's bytes."""
 
-    pipeline: Pipeline
+    transform: Transform
+    """What is done with images."""
     reading: ReadConfig
-    label: int | None = None
-    """The class to ask for; None: none, or the one that the pipeline infers."""
-    reverse: bool = False
-    """Translate from target back to source."""
     restore_size: bool = False
     """Give each result the size of its input."""
     sizes: Sizes = OF_NETWORK
     """At which size images go through the network."""
-    seed: int = 0
-    """Of the noise on the source, which for each image is a function of the seed, the image and the variant."""
 
     @property
-    def is_random(self) -> bool:
-        """Whether noise decides results, beside their inputs."""
-        solver = self.pipeline.config.solver
-        return solver.adds_noise or (solver.source_noise > 0 and not self.reverse)
+    def pipeline(self) -> Pipeline:
+        """The pipeline that does it."""
+        return self.transform.pipeline
 
     def load(self, root: Path, manifest: Manifest | None, job: tuple[Item, Entry | None]) -> Loaded:
         """Read, check and frame one file under `root`, unless the manifest shows that it is done already.
@@ -84,27 +77,17 @@ class Translator:
         of images nor their neighbors change a bit of any result.
         """
         results: dict[int, Tensor] = {}
-        for numbers in blocks([image.shape for image in images], self.pipeline.block_of):
-            x, labels = torch.stack([images[k] for k in numbers]), self.labels(len(numbers))
-            which = self.which(x, [variants[k] for k in numbers])
-            for k, result in zip(numbers, self.pipeline.translate(x, labels, **which).cpu(), strict=True):
+        kinds = [self.transform.batch_of(variant) for variant in variants]
+        for numbers in blocks([image.shape for image in images], kinds, self.pipeline.block_of):
+            x = torch.stack([images[k] for k in numbers])
+            through = self.transform.results(x, [variants[k] for k in numbers])
+            for k, result in zip(numbers, through.cpu(), strict=True):
                 results.setdefault(k, result)  # copies follow their original
         return [results[k] for k in range(len(images))]
 
     def trajectory(self, images: list[Tensor], variants: Sequence[int]) -> Iterator[Tensor]:
-        """Yield images [C, H, W] of one size at every time of the solver's grid: [B, C, H, W] on the CPU."""
-        which = self.which(images, variants)
-        return (x.cpu() for x in self.pipeline.trajectory(torch.stack(images), self.labels(len(images)), **which))
-
-    def which(self, images: Iterable[Tensor], variants: Sequence[int]) -> dict[str, Any]:
-        """Return the direction, the noise and the tiles of images [C, H, W], as `Pipeline.translate` takes them."""
-        rows = noise_rows(images, variants) if self.is_random else None
-        tiles = {"tile": self.sizes.tile, "overlap": self.sizes.overlap}
-        return {"reverse": self.reverse, "seed": self.seed, "rows": rows, **tiles}
-
-    def labels(self, count: int) -> Tensor | None:
-        """Return the class to ask for, int64 [count]; None where none is asked for."""
-        return None if self.label is None else torch.full((count,), self.label)
+        """Yield images [C, H, W] of one size, of one batch, at every time of the grid: [B, C, H, W] on the CPU."""
+        return (x.cpu() for x in self.transform.trajectory(torch.stack(images), variants))
 
     def original(self, path: Path) -> Decoded:
         """Return an input as it was before it was framed. Raises UserError where it cannot be read."""
@@ -125,12 +108,6 @@ class Translator:
                 around, alpha = to_tensor(original.pixels), original.alpha
             result = restored_image(result, around, self.reading.resize)
         return encode(result, format_of(loaded.item), loaded.stored, alpha)
-
-
-def noise_rows(images: Iterable[Tensor], variants: Sequence[int]) -> list[int]:
-    """Return the number of the noise for each of B images [C, H, W] in [-1, 1], by its contents and its variant."""
-    digests = (sha256(to_pixels(image).numpy().tobytes()) for image in images)
-    return [derive_seed(*((digest,) if k == 1 else (digest, k))) for digest, k in zip(digests, variants, strict=True)]
 
 
 def translate_stream(

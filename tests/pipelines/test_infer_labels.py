@@ -29,6 +29,7 @@ from flowferry.pipelines.pretrained import LABEL_CLASSIFIER
 from flowferry.pipelines.run_folder import RunFolder
 from flowferry.pipelines.storage.weights import to_half
 from flowferry.pipelines.train import Trainer
+from flowferry.pipelines.translation.transforms import Translation
 from flowferry.pipelines.translation.translator import Translator
 from flowferry.pipelines.visualization.grids import samples_sheet
 
@@ -220,7 +221,7 @@ def test_a_run_keeps_the_classifier_of_its_source(run: RunFolder, tmp_path: Path
     assert samples_sheet(run.pipeline, run.test[0], "").height == 20 + 6 * 58  # sources and results of 48 in rows of 16
 
     stirred(run.pipeline)
-    translator = Translator(pipeline=run.pipeline, reading=ReadConfig())
+    translator = Translator(transform=Translation(pipeline=run.pipeline), reading=ReadConfig())
     ours = run.pipeline.translate(images[:5], inferred[:5], batch_size=32)
     some, single = list(images[:5]), [0] * 5
     torch.testing.assert_close(torch.stack(translator.translate_batch(some, single)), ours, rtol=1e-3, atol=1e-3)

@@ -101,9 +101,9 @@ def test_galleries_show_pictures_of_various_sizes(trained: Path, pictures: Path,
 
 def test_blocks_hold_images_of_one_shape_and_each_image_once_but_for_what_fills_them_up() -> None:
     shapes = [(1, 2, 3), (1, 9, 9), (1, 2, 3), (1, 9, 9), (1, 2, 3)]
-    found = list(blocks(shapes, lambda shape: 2 if tuple(shape) == (1, 1, 2, 3) else 1))
+    found = list(blocks(shapes, [1] * len(shapes), lambda shape: 2 if tuple(shape) == (1, 1, 2, 3) else 1))
     assert found == [[0, 2], [4, 4], [1], [3]]
-    assert list(blocks([], lambda shape: 4)) == []
+    assert list(blocks([], [], lambda shape: 4)) == []
 
 
 def test_variants_of_pictures_of_various_sizes_differ_and_the_first_is_the_only_one(

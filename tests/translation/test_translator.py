@@ -21,9 +21,10 @@ from flowferry.configs.presets import PIPELINES
 from flowferry.datasets.file_tree import OutputTree
 from flowferry.datasets.image_io import decode
 from flowferry.pipelines import hardware
-from flowferry.pipelines import translate as verb
+from flowferry.pipelines import translate_tree as verb
 from flowferry.pipelines.hardware import networks_at_once
 from flowferry.pipelines.translation.manifest import Manifest
+from flowferry.pipelines.translation.transforms import Translation
 from flowferry.pipelines.translation.translator import FILE_THREADS, Translator, translate_stream
 from translations import contents, noise, rows, save_tiny, translate, write_images
 
@@ -89,7 +90,7 @@ def test_each_block_counts_as_soon_as_its_files_are_written(
     monkeypatch.setattr(Translator, "translate_batch", translate_batch)
     manifest = Manifest(tmp_path / "out", {})
     manifest.open(overwrite=False)
-    translator = Translator(pipeline=pipeline, reading=ReadConfig())
+    translator = Translator(transform=Translation(pipeline=pipeline), reading=ReadConfig())
     done = translate_stream(translator, manifest, tree.root, tree.walk(), batch_size=512, progress=events.append)
     assert len(list(done)) == 390
     assert [told for told in events if told != "network"] == [32] * 12 + [6]
