@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from tyro.conf import Positional, arg
 
 from flowferry.configs.recipe import SolverName
-from flowferry.configs.validation import Range, Validated
+from flowferry.configs.validation import Positive, Range, Validated
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,5 +147,8 @@ class EditOptions(FilesOptions):
     view: tuple[ViewName, ...] | None = None
     """How else an anagram is looked at: turned, upside down (flip), mirrored, with its columns rolled (skew), as a
     negative; None: rotate180."""
+    sigma: Annotated[float | None, Positive] = None
+    """Where a hybrid parts far from near: σ of a Gaussian, in pixels of the pipeline's images; None: 2 for each 64 of
+    their shorter side."""
     seed: int = 0
     """Of the noise: another seed gives other results of the same images."""

@@ -44,8 +44,7 @@ def run(options: EditOptions) -> int:
     transform: Any = {"classes": asked_classes(options, pipeline.config), "views": asked_views(options)}
     if options.mask is not None:
         transform["mask"] = load_mask(options.mask, pipeline.config.shape, how)
-    if options.resample is not None:
-        transform["resample"] = options.resample
+    transform |= {"sigma": options.sigma} if options.resample is None else {"resample": options.resample}
     if (usual := EDITS[options.edit].start) is not None:
         transform["starts"] = (usual,) if options.start is None else options.start
         transform["variants"] = len(transform["starts"])
@@ -55,8 +54,8 @@ def run(options: EditOptions) -> int:
     translator = Translator(transform=edit, reading=how, restore_size=options.restore_size)
     if options.input is None:
         return new_images(translator, options) if run.state.is_main_process else 0
-    told = {"starts": edit.starts, "labels": edit.classes, "views": edit.views, "mask": edit.mask.tolist()}
-    settings = {"edit": edit.name, "resample": edit.resample, **{name: list(value) for name, value in told.items()}}
+    settings = {"edit": edit.name, "resample": edit.resample, "sigma": edit.sigma, "mask": edit.mask.tolist()}
+    settings |= {"starts": list(edit.starts), "labels": list(edit.classes), "views": list(edit.views)}
     return take_files(translator, options.input, options, run, settings)
 
 
@@ -67,7 +66,7 @@ def check_options(options: EditOptions) -> None:
     """Raise UserError for options that the edit does not take, and for a mask that is missing."""
     kind = EDITS[options.edit]
     takes = {*kind.takes, "count" if kind.start is None else "start"}
-    for name in ("start", "count", "mask", "resample", "view"):
+    for name in ("start", "count", "mask", "resample", "view", "sigma"):
         if (value := getattr(options, name)) is not None and name not in takes:
             got = " ".join(map(str, value)) if isinstance(value, tuple) else value
             raise UserError(f"--{name}: got {got}, which {options.edit} does not take, expected none")
@@ -146,7 +145,7 @@ def new_images(translator: Translator, options: EditOptions) -> int:
     for file, result in zip(files, results, strict=True):
         write_aside(file, encode(result, format))
     if options.sheet:
-        rows = seen(torch.stack(results[:ON_SHEET]), asked_views(options))
+        rows = seen(torch.stack(results[:ON_SHEET]), options)
         write_png(folder / "sheet.png", sheet(list(rows.items()), caption(pipeline.config, edit.told)))
     if options.gif:
         points = torch.stack(list(translator.trajectory(x0[:ON_SHEET], [1] * len(x0[:ON_SHEET]))))
@@ -160,8 +159,8 @@ def format_of(config: Config) -> str:
     return "png" if config.shape[0] in WRITTEN["png"].channels else "tiff"
 
 
-def seen(images: Tensor, views: tuple[str, ...]) -> dict[str, Tensor]:
-    """Return images [B, C, H, W] in each of the views, or, without any, from nearby and from afar."""
-    if not views:
-        return {"from nearby": images, "from afar": lowpass(images)}
+def seen(images: Tensor, options: EditOptions) -> dict[str, Tensor]:
+    """Return anagrams [B, C, H, W] in each of their views, or hybrids from nearby and from afar."""
+    if not (views := asked_views(options)):
+        return {"from nearby": images, "from afar": lowpass(images, options.sigma)}
     return {"as it is" if view == "identity" else view: VIEWS[view].see(images) for view in views}

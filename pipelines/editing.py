@@ -118,14 +118,22 @@ def anagram(
 
 
 def hybrid(
-    pipeline: Pipeline, x: Tensor, far: Tensor | None, near: Tensor | None, *, seed: int = 0, rows: Rows = None
+    pipeline: Pipeline,
+    x: Tensor,
+    far: Tensor | None,
+    near: Tensor | None,
+    *,
+    sigma: float | None = None,
+    seed: int = 0,
+    rows: Rows = None,
 ) -> Iterator[Tensor]:
     """Carry source samples x [B, C, H, W] to images of one class from afar and of another from nearby.
 
-    far, near: int64 [B]; None: no class. seed, rows: as for `Pipeline.trajectory`.
+    far, near: int64 [B]; None: no class. sigma: as for `edits.lowpass`. seed, rows: as for `Pipeline.trajectory`.
     """
     v_far, v_near = pipeline.velocity(x, far), pipeline.velocity(x, near)
-    return pipeline.trajectory(x, seed=seed, rows=rows, edit_velocity=lambda v: edits.hybrid(v_far, v_near))
+    mixed = edits.hybrid(v_far, v_near, sigma=sigma)
+    return pipeline.trajectory(x, seed=seed, rows=rows, edit_velocity=lambda v: mixed)
 
 
 def started(pipeline: Pipeline, what: str, images: Tensor, start: float, seed: int, rows: Rows) -> Tensor:

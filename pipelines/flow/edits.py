@@ -130,24 +130,27 @@ VIEWS: dict[str, View] = {
 }
 
 
-def hybrid(far: Velocity, near: Velocity) -> Velocity:
+def hybrid(far: Velocity, near: Velocity, *, sigma: float | None = None) -> Velocity:
     """Return lowpass(v_far) + highpass(v_near): the flow to an image that is one thing from afar, another from nearby.
 
-    Factorized diffusion (Geng et al. 2024, section 3.3), with the Gaussian of kernel 33 and σ = 2 at 64×64 pixels, in
-    proportion elsewhere.
+    Factorized diffusion (Geng et al. 2024, section 3.3). sigma: as for `lowpass`.
     """
 
     def velocity(x: Tensor, t: Tensor) -> Tensor:
         v_far, v_near = far(x, t), near(x, t)
-        return lowpass(v_far) + (v_near - lowpass(v_near))
+        return lowpass(v_far, sigma) + (v_near - lowpass(v_near, sigma))
 
     return velocity
 
 
-def lowpass(x: Tensor) -> Tensor:
-    """Return images [B, C, H, W] blurred by σ = 2 pixels for each 64 of their shorter side, as far as 8σ."""
-    sigma = min(x.shape[-2:]) / 32
-    return gaussian_blur(x, sigma, radius=round(8 * sigma))
+def lowpass(x: Tensor, sigma: float | None = None) -> Tensor:
+    """Return images [B, C, H, W] blurred by a Gaussian of σ pixels, which reaches as far as 8σ.
+
+    sigma: None takes 2 pixels for each 64 of the shorter side, whose kernel has 33 at 64×64.
+    """
+    side = min(x.shape[-2:])
+    sigma = side / 32 if sigma is None else sigma
+    return gaussian_blur(x, sigma, radius=min(round(8 * sigma), side - 1))
 
 
 def gaussian_blur(x: Tensor, sigma: float, *, radius: int) -> Tensor:

@@ -33,6 +33,8 @@ class Edit(Transform):
     """Of inpaint: how often each step is taken."""
     views: tuple[str, ...] = ()
     """Of an anagram: keys of `flow.edits.VIEWS`, one for each condition."""
+    sigma: float | None = None
+    """Of a hybrid: as for `flow.edits.lowpass`."""
 
     def batch_of(self, variant: int) -> int:
         """Return the variant itself, whose states are at other times than those of the others."""
@@ -60,9 +62,8 @@ class Edit(Transform):
     @property
     def told(self) -> str:
         """What is done, in a few words."""
-        asked = ", ".join("none" if label is None else str(label) for label in self.classes)
-        classes = f" of the classes {asked}" if self.pipeline.config.num_classes else ""
-        return f"{self.name}{classes}, {self.pipeline.sampling_at(self.nfe)}"
+        asked = ", ".join(str(label) for label in self.classes if label is not None)
+        return f"{self.name}{asked and f' ({asked})'}, {self.pipeline.sampling_at(self.nfe)}"
 
     def results(self, images: Tensor, variants: Sequence[int]) -> Tensor:
         """Return these variants, of one start, of the edited images [B, C, H, W] in [-1, 1]."""
@@ -111,5 +112,9 @@ EDITS = {
     "anagram": Kind(
         lambda edit, x, labels, own: editing.anagram(edit.pipeline, x, labels, edit.views, **own), takes=("view",)
     ),
-    "hybrid": Kind(lambda edit, x, labels, own: editing.hybrid(edit.pipeline, x, *labels, **own), labels=(2,)),
+    "hybrid": Kind(
+        lambda edit, x, labels, own: editing.hybrid(edit.pipeline, x, *labels, sigma=edit.sigma, **own),
+        takes=("sigma",),
+        labels=(2,),
+    ),
 }

@@ -205,6 +205,14 @@ def test_low_and_high_frequencies_of_one_condition_make_its_velocity() -> None:
     torch.testing.assert_close(mixed - near, edits.lowpass(far - near))  # the high ones of near, the low ones of far
 
 
+def test_where_far_and_near_part_is_as_asked() -> None:
+    x, t = normal(2, 1, 28, 28), torch.tensor(0.3)
+    for sigma, radius in ((1.5, 12), (5.0, 27)):  # of 28 pixels no more than 27 can be reflected
+        mixed = edits.hybrid(made_up(1), made_up(2), sigma=sigma)(x, t)
+        low = edits.gaussian_blur(made_up(1)(x, t) - made_up(2)(x, t), sigma, radius=radius)
+        torch.testing.assert_close(mixed - made_up(2)(x, t), low)
+
+
 @pytest.mark.parametrize(("side", "sigma", "kernel"), [(64, 2.0, 33), (28, 0.875, 15), (32, 1.0, 17)])
 def test_the_low_frequencies_are_those_of_another_librarys_gaussian(side: int, sigma: float, kernel: int) -> None:
     x = normal(2, 3, side, side)
