@@ -18,7 +18,7 @@ from flowferry.configs.labels import parse_labels
 from flowferry.configs.schema import Config
 from flowferry.configs.validation import UserError
 from flowferry.datasets.image_io import load_image
-from flowferry.datasets.image_writing import WRITTEN, check_channels, encode
+from flowferry.datasets.image_writing import WRITTEN, check_channels, encode, format_named
 from flowferry.pipelines.flow.edits import VIEWS, lowpass
 from flowferry.pipelines.pipeline import Pipeline
 from flowferry.pipelines.storage.files import prepare_folder, write_aside, write_png
@@ -86,6 +86,8 @@ def check_pipeline(pipeline: Pipeline, options: EditOptions) -> None:
         if value := getattr(options, name):
             option, source = name.replace("_", "-"), "images" if needs_images else "noise"
             raise UserError(f"--{option}: got {value} for {config.name}, which starts from {source}, expected none")
+    if not needs_images and format_named(options.output.name):
+        raise UserError(f"--output: got {options.output}, expected a folder for new images")
     if options.format is not None:
         check_channels(options.format, config.shape[0])
     for view in asked_views(options):

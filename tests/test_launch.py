@@ -68,7 +68,10 @@ def test_a_run_folder_is_a_pipeline(here, capsys):
     [
         (
             ["foo"],
-            ["unknown verb: got 'foo'", "train, distill, sample, translate, evaluate, report, features, export, list"],
+            [
+                "unknown verb: got 'foo'",
+                "train, distill, sample, translate, edit, evaluate, report, features, export, list",
+            ],
         ),
         (
             ["--pipeline", "noise2mnist-cfg-published", "--model", "practical-unet", "--quick"],

@@ -212,3 +212,7 @@ def test_what_an_edit_or_a_pipeline_does_not_take_is_refused(
     for (name, weights, *options), told in expected.items():
         assert refused(name, weights, out, *options).startswith(told), (name, options)
     assert not out.exists()
+    assert (
+        refused("anagram", digits, tmp_path / "a.png")
+        == f"--output: got {tmp_path / 'a.png'}, expected a folder for new images"
+    )
