@@ -6,7 +6,7 @@ from typing import Annotated, Literal, get_args
 from flowferry.configs.validation import Positive, Range, UserError, Validated
 
 OdeSolverName = Literal["euler", "midpoint", "heun", "rk4", "ab2"]
-SolverName = Literal[OdeSolverName, "ancestral", "map"]
+SolverName = Literal[OdeSolverName, "ddim", "ancestral", "map"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,9 +14,10 @@ class SolverConfig(Validated):
     """How the trained pipeline is run, unless asked otherwise."""
 
     name: SolverName = "euler"
-    """The first five follow the velocity; ab2 is the only one of order 2 at one evaluation a step. ancestral (from
-    noise only) also adds noise at each step, as DDPM does. map (only for that objective) takes the whole way, or any
-    part of it, at one evaluation."""
+    """The first five follow the velocity; ab2 is the only one of order 2 at one evaluation a step. ddim steps between
+    the two ends that the velocity implies, which on the linear path is euler. ancestral (from noise only) also adds
+    noise at each step, as DDPM does. map (only for that objective) takes the whole way, or any part of it, at one
+    evaluation."""
     num_steps: Annotated[int, Range(1)] = 50
     """Solver steps from source to target."""
     grid_power: Annotated[float, Range(1)] = 1.0
@@ -26,6 +27,14 @@ class SolverConfig(Validated):
     image, as published for stride 30 and N = 34 of 1,000 levels; a path without levels has as many as this takes."""
     source_noise: Annotated[float, Range(0)] = 0.0
     """Standard deviation of noise added to source images before translating them, as by `train.source-noise`."""
+    variance: Literal["large", "small", "learned"] = "large"
+    """Of the noise that ancestral adds: the larger or the smaller of DDPM's two, or as the network answers (some of
+    diffusers)."""
+    clip: Annotated[float | None, Positive] = None
+    """At each step of ddim and ancestral, clip the image that the velocity implies to ± this; None: do not."""
+    threshold: Annotated[float | None, Range(0, 1)] = None
+    """Instead of clipping, divide each such image by the bound that this share of its values lies below, at least 1 and
+    at most `clip`: dynamic thresholding, which strong guidance needs; None: do not."""
     guidance: Annotated[float, Range(0)] = 1.0
     """w in v = v_uncond + w·(v_cond − v_uncond): 1 plain conditional, 0 unconditional."""
 

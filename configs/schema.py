@@ -43,10 +43,11 @@ class Config(Validated):
     and steps of any length along it (with `model.two-times`)."""
     path: Literal["linear", "cosine", "ddpm", "one-step"] = "linear"
     """x_t between source and target: linear (1−t)·x0 + t·x1, cosine cos(πt/2)·x0 + sin(πt/2)·x1, or
-    ddpm √(1−ᾱ)·x0 + √ᾱ·x1 at 300 noise levels. one-step is short for that objective, any other for the objective
-    flow."""
-    prediction: Literal["velocity", "source", "target"] = "velocity"
-    """What the network predicts: dx_t/dt, x0 (the noise ε where the source is Gaussian) or x1 (the clean image)."""
+    ddpm √(1−ᾱ)·x0 + √ᾱ·x1 at 300 noise levels, or at those of a pretrained network. one-step is short for that
+    objective, any other for the objective flow."""
+    prediction: Literal["velocity", "source", "target", "v-prediction"] = "velocity"
+    """What the network predicts at x_t = α·x0 + β·x1: dx_t/dt, x0 (the noise ε where the source is Gaussian), x1 (the
+    clean image), or β·x0 − α·x1."""
     coupling: Literal["independent", "given", "label", "ot", "label-ot", "content-ot", "teacher"] = "independent"
     """How source and target samples are paired: independently, each with its own partner, by label, by minibatch
     optimal transport, by it within each label, or by it between what the images show (coarse colors and edges). Or

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from flowferry.configs.validation import UserError
 from flowferry.pipelines.flow.conditions import NO_CONDITION, Condition
+from flowferry.pipelines.flow.paths import Path
 
 
 class Network(nn.Module):
@@ -22,6 +23,13 @@ class Network(nn.Module):
     decides."""
     stride: int | None = None
     """It takes images of any height and width that are multiples of this; None: only of the shape it was made for."""
+    trained_path: Path | None = None
+    """The path that it was trained on, where that is not its pipeline's `path`."""
+    learns_variance: bool = False
+    """Whether it answers, in as many channels after its prediction, where from 0 to 1 the logarithm of the variance of
+    an ancestral step lies between its two bounds."""
+    block_size: ClassVar[int | None] = None
+    """Samples that go through it at a time where no number is given; None: as for any network."""
     trains_contiguous: ClassVar[bool] = False
     """Whether contiguous kernels are faster on a CPU than channels last, to train it and to run it in bf16."""
 

@@ -1,21 +1,24 @@
 """What a pipeline can do, as its network, objective, path, prediction and solver say: in which directions, for whom."""
 
+import math
 from collections.abc import Sequence
 from typing import get_args
 
 import torch
 from torch import Tensor, nn
 
-from flowferry.configs.recipe import OdeSolverName
+from flowferry.configs.recipe import OdeSolverName, SolverConfig
 from flowferry.configs.schema import Config
 from flowferry.configs.validation import UserError
 from flowferry.models import sees_source
 from flowferry.models.classifier import Classifier
+from flowferry.pipelines.flow.limits import Limit, clipped, dynamic
 from flowferry.pipelines.flow.objectives import OBJECTIVES
-from flowferry.pipelines.flow.paths import PATHS
+from flowferry.pipelines.flow.paths import PATHS, Path
 from flowferry.pipelines.flow.predictions import PREDICTIONS
 from flowferry.pipelines.flow.solvers import SOLVERS
 from flowferry.pipelines.flow.times import list_length, rest_of, strided_grid, time_grid
+from flowferry.pipelines.flow.variances import VARIANCES
 from flowferry.pipelines.pretrained import Pretrained
 
 BLOCK, BLOCK_OF_IMAGES_ON_CPU = 256, 32  # samples that go through the network at a time
@@ -32,14 +35,17 @@ class Capable(Pretrained):
         self, config: Config, model: nn.Module | None = None, label_classifier: Classifier | None = None
     ) -> None:
         super().__init__(config, model, label_classifier)
-        self.objective, self.path = OBJECTIVES[config.objective], PATHS[config.path]
+        own_path: Path | None = getattr(self.model, "trained_path", None)
+        self.objective, self.path = OBJECTIVES[config.objective], own_path or PATHS[config.path]
         self.prediction, self.solver = PREDICTIONS[config.prediction], SOLVERS[config.solver.name]
+        self.limit = limit_of(config.solver) if self.solver.has_ends else None
         self._check()
 
     @property
     def max_time(self) -> float:
         """The last time at which the network is asked: trained there, and the velocity can be computed."""
-        return min(self.path.max_time, self.prediction.max_time, self.objective.max_time)
+        of_prediction = 1.0 if self.path.levels else self.prediction.max_time  # its last level is before t = 1
+        return min(self.path.max_time, of_prediction, self.objective.max_time)
 
     @property
     def sees_source(self) -> bool:
@@ -54,6 +60,8 @@ class Capable(Pretrained):
     @property
     def block_size(self) -> int:
         """Samples that go through the network at a time where no number is given (docs/PERFORMANCE.md)."""
+        if own := getattr(self.model, "block_size", None):
+            return int(own)
         return BLOCK_OF_IMAGES_ON_CPU if self.device.type == "cpu" and self.config.is_image else BLOCK
 
     def block_of(self, shape: Sequence[int]) -> int:
@@ -175,10 +183,17 @@ class Capable(Pretrained):
         if most and config.solver.num_steps > most:
             raise UserError(f"solver steps: got {config.solver.num_steps}, expected at most {most} for the {where}")
         self._check_stride()
+        self._check_variance()
         if self.prediction.needs_signal and not self.path.has_signal:
             able = ", ".join(name for name, path in PATHS.items() if path.has_signal)
             raise UserError(f"prediction {config.prediction}: got the path {config.path}, expected {able}")
         self._check_two_times()
+
+    def _check_variance(self) -> None:
+        """Raise UserError where a variance is asked for that the network has not learned."""
+        if self.config.solver.variance == "learned" and not getattr(self.model, "learns_variance", False):
+            got = f"learned of the network {self.config.model.kind}, which answers none"
+            raise UserError(f"solver variance: got {got}, expected {' or '.join(VARIANCES)}")
 
     def _check_stride(self) -> None:
         """Raise UserError for a strided list of levels that is not the whole list, down from the noise."""
@@ -203,3 +218,10 @@ class Capable(Pretrained):
             raise UserError(f"train adversary: got the objective {config.objective}, expected flow or one-step")
         if self.solver.two_times and not by_two:
             raise UserError(f"solver {config.solver.name}: got the objective {config.objective}, expected map")
+
+
+def limit_of(solver: SolverConfig) -> Limit | None:
+    """Return how the image that the velocity implies is kept within bounds at each step; None: it is not."""
+    if solver.threshold is not None:
+        return dynamic(solver.threshold, solver.clip or math.inf)
+    return None if solver.clip is None else clipped(solver.clip)

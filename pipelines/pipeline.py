@@ -16,10 +16,12 @@ from flowferry.datasets.rng import derive_seed, normal_rows
 from flowferry.pipelines.capabilities import Capable
 from flowferry.pipelines.flow.conditions import NO_CONDITION, Condition
 from flowferry.pipelines.flow.guidance import ConditionalVelocity, guide
+from flowferry.pipelines.flow.limits import limited
 from flowferry.pipelines.flow.losses import LOSSES
 from flowferry.pipelines.flow.solvers import Step, Velocity, trajectory
 from flowferry.pipelines.flow.tiling import padded, tiled
 from flowferry.pipelines.flow.times import list_length
+from flowferry.pipelines.flow.variances import VARIANCES, further_channels, learned, own_channels, remembered
 
 
 class Pipeline(Capable):
@@ -169,6 +171,7 @@ class Pipeline(Capable):
         reverse: bool = False,
         seed: int = 0,
         rows: Sequence[int] | None = None,
+        image: Tensor | None = None,
         tile: int | None = None,
         overlap: int | None = None,
         edit_velocity: Callable[[Velocity], Velocity] | None = None,
@@ -178,7 +181,7 @@ class Pipeline(Capable):
 
         The first is x itself, with noise where the solver has `source_noise`. start: the time of x, where it is on its
         way already; it then gets no noise, and the grid is `start` and what comes after it. seed, rows, tile, overlap:
-        as for `translate`.
+        as for `translate`. image: what a network is shown that enlarges images: see `enlarge`.
         edit_velocity, edit_step: functions that take the velocity or the step and return the one to use instead. Puts
         the network in evaluation mode. Raises UserError as `translate` does, and in a direction that is not known.
         """
@@ -187,12 +190,15 @@ class Pipeline(Capable):
         solver, x = self.config.solver, x.to(self.device)
         if labels is None and not (reverse or start):
             labels = self.inferred_labels(x)
-        velocity = self.velocity(x, labels, tile=tile, overlap=overlap)
+        answer = remembered(self._answer(x, labels, image, tile, overlap))
+        velocity = own_channels(answer)
         velocity = velocity if edit_velocity is None else edit_velocity(velocity)
+        velocity = velocity if self.limit is None else limited(velocity, self.path, self.limit)
         noise = normal_rows(seed, rows := range(len(x)) if rows is None else rows)
         if solver.source_noise and not (reverse or start):
             x = x + solver.source_noise * normal_rows(derive_seed(seed, "source noise"), rows)(x)
-        step = self.objective.step(velocity, lambda v: self.solver.make_step(v, self.path, noise))
+        variance = learned(further_channels(answer)) if solver.variance == "learned" else VARIANCES[solver.variance]
+        step = self.objective.step(velocity, lambda v: self.solver.make_step(v, self.path, noise, variance))
         grid = self.grid(start, reverse=reverse).to(self.device)
         return trajectory(step if edit_step is None else edit_step(step), x, grid)
 
@@ -204,9 +210,15 @@ class Pipeline(Capable):
         labels: int64 [B]; None asks for none. tile, overlap: as for `translate`. Puts the network in evaluation mode.
         Raises UserError for labels that are not classes of this pipeline.
         """
+        return own_channels(self._answer(x, labels, None, tile, overlap))
+
+    def _answer(
+        self, x: Tensor, labels: Tensor | None, image: Tensor | None, tile: int | None, overlap: int | None
+    ) -> Velocity:
+        """Return the guided velocity, in further channels with what a network that learned variances says of them."""
         self.model.eval()
         guidance = 1.0 if labels is None else self.config.solver.guidance  # there is nothing to guide towards
-        image = x.to(self.device) if self.sees_source else None
+        image = x.to(self.device) if self.sees_source else image
         condition = Condition(self.check_labels(labels, len(x)), image, self.config.num_classes)
         # no_grad around each evaluation, not around the loop: a generator would leave it on for its caller.
         guided: Velocity = torch.no_grad()(guide(self._at_any_size(tile, overlap), condition, guidance))
@@ -220,4 +232,6 @@ class Pipeline(Capable):
     def _velocity(self, x: Tensor, t: Tensor, condition: Condition) -> Tensor:
         # x stays at t; the network is not asked beyond its last time. [B], or [B, 2] from start to end.
         t = t.clamp(max=self.max_time).expand(len(x), *t.shape)
-        return self.prediction.velocity(self.path, self.model(x, t, condition), x, t)
+        answer, own = self.model(x, t, condition), x.shape[1]
+        velocity = self.prediction.velocity(self.path, answer[:, :own], x, t)
+        return velocity if answer.shape == x.shape else torch.cat([velocity, answer[:, own:]], dim=1)

@@ -56,6 +56,9 @@ ADDED_TO_PATCH_UNET = ("model.sees_source", "model.adds_source", "model.two_time
 SAMPLED_ANEW = {"fashion2mnist": ("solver.name", "solver.num_steps", "solver.source_noise")}
 """What was changed of a named pipeline since: how it is run, which a run may change, too."""
 
+ADDED_TO_SOLVER = {"source_noise": 0.0, "stride": None, "variance": "large", "clip": None, "threshold": None}
+"""How a pipeline is run, where it says no more than it did."""
+
 ADDED_TO_TRAINING = {"min_steps_apart": 100, "start_share": 0.0, "adversary": 0.0, "best": None}
 """Likewise of training; runs of the published pipelines do as before."""
 
@@ -88,7 +91,7 @@ def in_new_names(old: dict[str, Any]) -> dict[str, Any]:
     for side in ("source", "target"):
         told |= {f"{side}.{name}": value for name, value in ADDED.get(told[f"{side}.kind"], {}).items()}
     told |= {f"train.{name}": value for name, value in ADDED_TO_TRAINING.items()}
-    told |= {"solver.source_noise": 0.0, "solver.stride": None}
+    told |= {f"solver.{name}": value for name, value in ADDED_TO_SOLVER.items()}
     told |= {f"teacher.{name}": value for name, value in NO_TEACHER.items()}
     told |= dict.fromkeys(ADDED_TO_PATCH_UNET, False) if told["model.kind"] == "patch-unet" else {}
     return told | {"objective": "one-step", "path": "linear"} if in_one_step else told | {"objective": "flow"}

@@ -39,6 +39,8 @@ def ladder(config: Config) -> list[SolverConfig]:
         return [replace(config.solver, name="euler", num_steps=n) for n in FEW]
     ladder: list[SolverConfig] = []
     for name, solver in SOLVERS.items():
+        if name == "ddim" and config.path == "linear":
+            continue  # it is Euler's
         choice = replace(config.solver, name=name, stride=None)  # type: ignore[arg-type]
         if choice.adds_noise and not (levels and config.starts_from_unit_noise):
             continue  # ancestral steps are those of diffusion from unit noise

@@ -13,7 +13,10 @@ ConditionalVelocity = Callable[[Tensor, Tensor, Condition], Tensor]
 
 
 def guide(v: ConditionalVelocity, condition: Condition, w: float) -> Velocity:
-    """Return v_uncond + w·(v_cond − v_uncond): one forward of twice the batch, or of the batch if w is 0 or 1."""
+    """Return v_uncond + w·(v_cond − v_uncond): one forward of twice the batch, or of the batch if w is 0 or 1.
+
+    What v answers beside a velocity, in channels beyond those of x, stays that of the condition.
+    """
     unconditional = condition.unconditional()
     if w == 1:
         return lambda x, t: v(x, t, condition)
@@ -23,6 +26,7 @@ def guide(v: ConditionalVelocity, condition: Condition, w: float) -> Velocity:
 
     def guided(x: Tensor, t: Tensor) -> Tensor:
         cond, uncond = v(torch.cat([x, x]), t, both).chunk(2)
-        return uncond + w * (cond - uncond)
+        mixed, own = uncond + w * (cond - uncond), x.shape[1]
+        return mixed if mixed.shape == x.shape else torch.cat([mixed[:, :own], cond[:, own:]], dim=1)
 
     return guided

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from flowferry.pipelines.flow.paths import Path
+from flowferry.pipelines.flow.variances import Variance, large
 
 Velocity = Callable[[Tensor, Tensor], Tensor]
 """v(x, t) with x [B, …] and t a scalar tensor -> dx/dt [B, …].
@@ -97,19 +98,34 @@ def transition(path: Path, t: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
     return r, path.alpha(t) ** 2 - r**2 * path.alpha(u) ** 2
 
 
-def ancestral(v: Velocity, path: Path, noise: Noise) -> Step:
+def ddim(v: Velocity, path: Path) -> Step:
+    """Return α_u·x0 + β_u·x1 for a step from t to u, with both ends as the velocity at t implies them; order 1.
+
+    It is the deterministic sampler of Song et al. 2021, eq. 12 with σ = 0; on the linear path it is Euler's step.
+    """
+
+    def step(x: Tensor, t: Tensor, h: Tensor) -> Tensor:
+        x0, x1 = path.endpoints(x, v(x, t), t)
+        return path.alpha(t + h) * x0 + path.beta(t + h) * x1
+
+    return step
+
+
+def ancestral(v: Velocity, path: Path, noise: Noise, variance: Variance = large) -> Step:
     """Return DDPM's ancestral step (Ho et al. 2020, algorithm 2), on any path that starts from Gaussian noise.
 
     For a step from t to u, however long, with r and q of `transition`, the mean of x_u given x_t and x1 is
-    (q·β_u·x1 + r·α_u²·x_t)/α_t². The step adds √q·ε to it, the larger of the paper's two choices. The last step, to
-    u = 1, adds no noise.
+    (q·β_u·x1 + r·α_u²·x_t)/α_t². The step adds noise to it: of the variance q, the larger of the paper's two choices,
+    or as `variance` says between that and the smaller, q·α_u²/α_t². The last step, to u = 1, adds no noise.
     """
 
     def step(x: Tensor, t: Tensor, h: Tensor) -> Tensor:
         _, x1 = path.endpoints(x, v(x, t), t)
         r, q = transition(path, t, t + h)
         mean = (q * path.beta(t + h) * x1 + r * path.alpha(t + h) ** 2 * x) / path.alpha(t) ** 2
-        return mean if ends_at_target(t, h) else mean + q.sqrt() * noise(x)
+        if ends_at_target(t, h):
+            return mean
+        return mean + variance(x, t, q, q * path.alpha(t + h) ** 2 / path.alpha(t) ** 2).sqrt() * noise(x)
 
     return step
 
@@ -117,12 +133,14 @@ def ancestral(v: Velocity, path: Path, noise: Noise) -> Step:
 class Solver(NamedTuple):
     """A way to take steps along a velocity."""
 
-    make_step: Callable[[Velocity, Path, Noise], Step]
-    """(velocity, path, noise) -> a step, for one trajectory."""
+    make_step: Callable[..., Step]
+    """(velocity, path, noise, variance=large) -> a step, for one trajectory."""
     per_step: int = 1
     """Evaluations of the velocity per step."""
     last_step: int = 1
     """Evaluations of the velocity in a step that ends at t = 1."""
+    has_ends: bool = False
+    """Whether it steps between the two ends that the velocity implies, so that the image can be kept within bounds."""
     two_times: bool = False
     """Whether it asks for the mean velocity between two times, which only networks of two times answer."""
 
@@ -137,7 +155,7 @@ class Solver(NamedTuple):
 
 def single_step(method: Callable[[Velocity, Tensor, Tensor, Tensor], Tensor], per_step: int, last_step: int) -> Solver:
     """Return a solver whose step needs neither the path, nor noise, nor what was before."""
-    return Solver(lambda v, path, noise: lambda x, t, h: method(v, x, t, h), per_step, last_step)
+    return Solver(lambda v, path, noise, variance=large: lambda x, t, h: method(v, x, t, h), per_step, last_step)
 
 
 SOLVERS: dict[str, Solver] = {
@@ -145,8 +163,9 @@ SOLVERS: dict[str, Solver] = {
     "midpoint": single_step(midpoint, 2, 2),
     "heun": single_step(heun, 2, 1),
     "rk4": single_step(rk4, 4, 1),
-    "ab2": Solver(lambda v, path, noise: adams_bashforth(v)),
-    "ancestral": Solver(ancestral),
+    "ab2": Solver(lambda v, path, noise, variance=large: adams_bashforth(v)),
+    "ddim": Solver(lambda v, path, noise, variance=large: ddim(v, path), has_ends=True),
+    "ancestral": Solver(ancestral, has_ends=True),
     "map": single_step(flow_map, 1, 1)._replace(two_times=True),
 }
 

@@ -12,7 +12,12 @@ from flowferry.configs.schema import Config
 from flowferry.pipelines.visualization.grids import caption
 
 ERROR = {"squared": "mean squared error", "pseudo-huber": "pseudo-Huber error"}
-OF = {"velocity": "of the velocity", "source": "of the noise ε", "target": "of the clean image"}
+OF = {
+    "velocity": "of the velocity",
+    "source": "of the noise ε",
+    "target": "of the clean image",
+    "v-prediction": "of β·x0 − α·x1",
+}
 
 
 def figure(

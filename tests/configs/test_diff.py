@@ -24,6 +24,7 @@ MAY_CHANGE = set(
     name summary source.cache_mb target.cache_mb source.on_bad_file target.on_bad_file
     source.max_pixels target.max_pixels source.strict target.strict
     solver.name solver.num_steps solver.grid_power solver.stride solver.guidance solver.source_noise
+    solver.variance solver.clip solver.threshold
     train.epochs train.max_steps train.minutes
     train.accumulate train.precision train.threads train.on_nonfinite
     train.checkpoint_epochs train.checkpoint_steps train.keep_checkpoints train.show_epochs train.min_steps_apart

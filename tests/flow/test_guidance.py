@@ -99,3 +99,14 @@ def test_without_labels_a_velocity_is_asked_once_and_told_nothing(w: float) -> N
 
     assert torch.equal(guide(v, NO_CONDITION, w)(X, T), 2 * X)
     assert told == [NO_CONDITION]
+
+
+@pytest.mark.parametrize("w", [0.0, 0.5, 1.0, 7.0])
+def test_what_is_answered_beside_a_velocity_stays_that_of_the_condition(w: float, device: torch.device) -> None:
+    def both(x: Tensor, t: Tensor, condition: Condition) -> Tensor:
+        return torch.cat([Network()(x, t, condition), condition.label[:, None] + 0 * x], dim=1)
+
+    found = guide(both, condition(device), w)(X.to(device), T.to(device))
+    torch.testing.assert_close(found[:, :2], guided(w, device))
+    told = torch.full_like(LABELS, NULL) if w == 0 else LABELS
+    assert torch.equal(found[:, 2:].cpu(), told[:, None] + 0 * X)

@@ -99,7 +99,8 @@ def test_the_loss_is_its_formula(
     squares: list[Tensor] = []
     for one0, one1, time in zip(x0, x1, times, strict=True):
         a, b, da, db = coefficients(path, time)
-        answer = {"velocity": da * one0 + db * one1, "source": one0, "target": one1}[prediction]
+        answers = {"velocity": da * one0 + db * one1, "source": one0, "target": one1}
+        answer = {**answers, "v-prediction": b * one0 - a * one1}[prediction]
         squares.append((torch.sin(3 * (a * one0 + b * one1)) * (1 + time) - answer).square().flatten())
     t = torch.tensor(times, dtype=torch.float64, device=device)
     what = PATHS[path], PREDICTIONS[prediction], LOSSES["squared"]

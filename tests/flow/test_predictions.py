@@ -1,5 +1,6 @@
 """What a network may predict, and the velocity that follows from it: pipelines/flow/predictions.py."""
 
+import math
 from functools import partial
 
 import pytest
@@ -24,17 +25,19 @@ def times(start: float, stop: float, count: int, device: torch.device) -> Tensor
     return torch.linspace(start, stop, count, dtype=torch.float64, device=device)
 
 
-def test_the_predictions_are_the_velocity_and_the_two_ends(device: torch.device) -> None:
+def test_the_predictions_are_the_velocity_the_two_ends_and_what_is_at_a_right_angle(device: torch.device) -> None:
     (x0, x1), path, t = pair(9, (2,), device), PATHS["cosine"], times(0.05, 0.95, 9, device)
     wanted = {name: prediction.truth(path, x0, x1, t) for name, prediction in PREDICTIONS.items()}
-    assert list(wanted) == ["velocity", "source", "target"]
+    assert list(wanted) == ["velocity", "source", "target", "v-prediction"]
     assert torch.equal(wanted["velocity"], path.velocity(x0, x1, t))
     assert torch.equal(wanted["source"], x0)
     assert torch.equal(wanted["target"], x1)
+    torch.testing.assert_close(wanted["v-prediction"], -2 / math.pi * path.velocity(x0, x1, t))  # on an arc, along it
 
 
 def test_a_network_that_predicts_an_end_is_not_asked_at_the_target() -> None:
-    assert {name: p.max_time for name, p in PREDICTIONS.items()} == {"velocity": 1, "source": 0.999, "target": 0.999}
+    last = {"velocity": 1, "source": 0.999, "target": 0.999, "v-prediction": 1}
+    assert {name: p.max_time for name, p in PREDICTIONS.items()} == last
     assert [name for name, prediction in PREDICTIONS.items() if prediction.needs_signal] == ["source"]
 
 
@@ -72,7 +75,9 @@ def test_each_sample_of_a_batch_has_its_own_time(path: Path, shape: tuple[int, .
         torch.testing.assert_close(function(answer, xt, t), torch.cat(one_by_one))
 
 
-@pytest.mark.parametrize("name, path", [("velocity", "linear"), ("target", "linear"), ("source", "ddpm")])
+@pytest.mark.parametrize(
+    "name, path", [("velocity", "linear"), ("target", "linear"), ("source", "ddpm"), ("v-prediction", "linear")]
+)
 def test_a_velocity_can_be_computed_at_the_source(name: str, path: str, device: torch.device) -> None:
     """There, noise that is predicted says where to go only on a path that keeps something of the target."""
     (x0, x1), t, on = pair(3, (2,), device), times(0, 0, 3, device), PATHS[path]

@@ -39,12 +39,12 @@ def test_the_solvers_are_those_of_the_configuration() -> None:
         "rk4": 37,
         "ab2": 10,
     }
-    assert SOLVERS["map"].nfe(10) == 10
+    assert SOLVERS["map"].nfe(10) == SOLVERS["ddim"].nfe(10) == 10
     assert [name for name, solver in SOLVERS.items() if solver.two_times] == ["map"]
 
 
 def test_ancestral_alone_adds_noise(device: torch.device) -> None:
-    assert SOLVERS.keys() - set(ODES) == {"ancestral", "map"}
+    assert SOLVERS.keys() - set(ODES) == {"ddim", "ancestral", "map"}
     for name, solver in SOLVERS.items():
         asked: list[Tensor] = []
 
@@ -163,3 +163,21 @@ def test_the_multistep_solver_forgets_what_was_before_a_jump(device: torch.devic
         step = SOLVERS["ab2"].make_step(lambda x, t: 2 * t + 0 * x, PATHS["linear"], no_noise)
         step(zero, torch.tensor(start, dtype=torch.float64, device=device), h)
         assert step(zero, torch.tensor(0.5, dtype=torch.float64, device=device), h).item() == pytest.approx(expected)
+
+
+# --- DDIM -----------------------------------------------------------------------------------------------
+
+
+def test_ddim_is_euler_on_the_linear_path_and_exact_for_one_pair_on_any(device: torch.device) -> None:
+    x0, x1 = torch.tensor([[0.3, -1.0], [0.7, 2.0]], dtype=torch.float64, device=device)
+    t, h = torch.tensor(0.2, dtype=torch.float64, device=device), torch.tensor(0.5, dtype=torch.float64, device=device)
+
+    def v(x: Tensor, t: Tensor) -> Tensor:
+        return torch.sin(3 * x) - t
+
+    steps = [SOLVERS[name].make_step(v, PATHS["linear"], no_noise) for name in ("ddim", "euler")]
+    torch.testing.assert_close(*(step(x0, t, h) for step in steps))
+    for path in PATHS.values():
+        straight = SOLVERS["ddim"].make_step(lambda x, t, path=path: path.velocity(x0, x1, t), path, no_noise)  # type: ignore[misc]
+        torch.testing.assert_close(straight(path.interpolate(x0, x1, t), t, h), path.interpolate(x0, x1, t + h))
+        torch.testing.assert_close(straight(path.interpolate(x0, x1, t), t, 1 - t), x1)

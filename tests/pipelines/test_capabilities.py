@@ -1,4 +1,4 @@
-"""What a pipeline can do: pipelines/capabilities.py. Here, images of any size, and networks of two times."""
+"""What a pipeline can do: pipelines/capabilities.py. Here, images of any size, networks of two times, and bounds."""
 
 import re
 from collections.abc import Callable
@@ -15,6 +15,7 @@ from flowferry.configs.presets import PIPELINES
 from flowferry.configs.schema import Config
 from flowferry.configs.validation import UserError
 from flowferry.datasets.rng import derive_seed, normal_rows
+from flowferry.pipelines.flow.paths import diffusion
 
 SIZES = [(28, 28), (32, 48), (30, 41), (5, 3), (1, 1)]
 STRIDES = {"patch-unet": 4, "practical-unet": 4, "attention-unet": 4, "course-unet": None}
@@ -185,3 +186,62 @@ def test_the_map_asks_for_the_mean_velocity_of_each_step(steps: int, tiny: Calla
     asked.clear()
     pipeline.translate(images(2, 1, 30, 18), solver="euler", **what)
     assert {t.shape for t in asked} == {(2,)}
+
+
+# --- variances and bounds ---------------------------------------------------------------------------------
+
+
+class LoudNoise(nn.Module):
+    """Predicts noise far too large, so that the implied image is out of bounds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.zero = nn.Parameter(torch.zeros(1))
+
+    def forward(self, xt: Tensor, t: Tensor, condition: object = None) -> Tensor:
+        return 3 * xt.roll(1, -1) + self.zero
+
+
+@pytest.mark.parametrize("solver", ["ancestral", "ddim"])
+def test_the_image_is_kept_within_bounds_at_each_step(solver: str, tiny: Callable[..., Config]) -> None:
+    config, x = tiny("ddpm-mnist"), torch.randn(2, 1, 28, 28, generator=torch.Generator().manual_seed(2))
+
+    def end(**how: Any) -> Tensor:
+        chosen = replace(config.solver, name=solver, num_steps=6, **how)  # type: ignore[arg-type]
+        *_, end = Pipeline(replace(config, solver=chosen), LoudNoise()).trajectory(x)
+        return end
+
+    assert end().abs().max() > 2
+    for bound in (0.5, 1.0):
+        assert end(clip=bound).abs().max() == pytest.approx(bound)
+    assert end(threshold=0.9).abs().max() == pytest.approx(1) == end(threshold=0.9, clip=1.2).abs().max()
+    assert not torch.equal(end(threshold=0.9), end(clip=1.0))
+
+
+def test_the_noise_of_a_step_has_the_variance_that_is_asked_for(tiny: Callable[..., Config]) -> None:
+    """On the last step but one, where the two of DDPM differ most."""
+    config, x, last = tiny("ddpm-mnist"), torch.zeros(1, 1, 28, 28), 1 - 2 / 300
+
+    def spread(**how: Any) -> Tensor:
+        chosen = replace(config.solver, num_steps=300, **how)
+        states = Pipeline(replace(config, solver=chosen), LoudNoise()).trajectory(x, start=last)
+        next(states)
+        return next(states).std()
+
+    path = Pipeline(config).path
+    expected = path.alpha(torch.tensor(1 - 1 / 300)) / path.alpha(torch.tensor(last))
+    torch.testing.assert_close(spread(variance="small") / spread(), expected, rtol=1e-3, atol=0)
+
+
+def test_a_learned_variance_needs_a_network_that_answers_it(tiny: Callable[..., Config]) -> None:
+    config = tiny("ddpm-mnist")
+    solver = replace(config.solver, variance="learned")
+    message = "solver variance: got learned of the network course-unet, which answers none, expected large or small"
+    refused(message, lambda: Pipeline(replace(config, solver=solver)))
+
+
+def test_a_path_with_levels_is_asked_up_to_its_last(tiny: Callable[..., Config]) -> None:
+    config, network = tiny("ddpm-mnist"), LoudNoise()
+    network.trained_path = diffusion(torch.full((2000,), 1e-3, dtype=torch.float64))  # type: ignore[assignment]
+    pipeline = Pipeline(config, network)
+    assert pipeline.path is network.trained_path and pipeline.max_time == 1 - 1 / 2000

@@ -444,7 +444,7 @@ def test_using_changes_what_it_is_told_and_nothing_else(tiny: Callable[..., Conf
     assert changed == replace(carrier.config, solver=replace(carrier.config.solver, guidance=0.0))
     assert carrier.using(solver="rk4", steps=3).config.solver.num_steps == 3
     with pytest.raises(
-        UserError, match=r"^name: got 'magic', expected one of euler, midpoint, heun, rk4, ab2, ancestral, map$"
+        UserError, match=r"^name: got 'magic', expected one of euler, midpoint, heun, rk4, ab2, ddim, ancestral, map$"
     ):
         carrier.using(solver="magic")
 
