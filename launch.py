@@ -48,6 +48,7 @@ VERBS = {
     "evaluate": Verb("measure a trained pipeline: how real, how faithful, at what cost", "EvaluateOptions", "evaluate"),
     "report": Verb("write a lab report of a run: pictures, figures, explanations", "ReportOptions", "report"),
     "features": Verb("train the classifier with which evaluate measures a data set", "FeaturesOptions", "features"),
+    "embed": Verb("encode texts once, for pretrained pipelines that take them", "EmbedOptions", "embed"),
     "export": Verb("write weights to share, on the Hugging Face hub or with diffusers", "ExportOptions", "export"),
     "list": Verb("list the pipelines by name, and which are trained here", "ListOptions", ""),
 }
@@ -93,7 +94,7 @@ def run(verb: str, argv: Sequence[str]) -> int:
         return show(table())
     if isinstance(parsed, options.TrainOptions) and parsed.print_config:
         return show(json.dumps(parsed.config.to_dict(), indent=2))
-    if isinstance(parsed, options.UseOptions | options.ReportOptions | options.ExportOptions):
+    if isinstance(parsed, options.UseOptions | options.ReportOptions | options.ExportOptions | options.EmbedOptions):
         from flowferry.configs.locations import trained_folder
 
         trained_folder(parsed.pipeline)  # a wrong name is told at once

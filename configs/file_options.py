@@ -9,14 +9,16 @@ from tyro.conf import Positional, arg
 from flowferry.configs.recipe import SolverName
 from flowferry.configs.validation import Positive, Range, Validated
 
+Precision = Literal["fp32", "bf16", "fp16", "auto"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class UseOptions(Validated):
     """What the verbs that use a trained pipeline share."""
 
     pipeline: str
-    """A name from `list` that was trained here or is shipped, a folder with weights, or user/name on the Hugging Face
-    hub."""
+    """A name from `list` that was trained here or is shipped, a folder with weights or with a pipeline of
+    diffusers, or user/name of either on the Hugging Face hub."""
     steps: Annotated[int | None, Range(1)] = None
     """Solver steps; None: as the pipeline says, or with --stride on a path with levels all of the list."""
     stride: Annotated[int | None, Range(1)] = None
@@ -30,15 +32,27 @@ class UseOptions(Validated):
     """Standard deviation of noise added to source images; None: as the pipeline says."""
     batch_size: Annotated[int | None, Range(1)] = None
     """Images that go through the network at a time; None: as many as are fastest on the device."""
-    precision: Literal["fp32", "bf16", "auto"] = "fp32"
+    precision: Precision = "fp32"
     """In which the network computes: bf16 is faster on GPUs and on processors that multiply it (AVX512_BF16, AMX), and
-    changes results by about half a level of 256; auto: bf16 there, fp32 elsewhere."""
+    changes results by about half a level of 256; auto: bf16 there, fp32 elsewhere. Networks of diffusers then also take
+    half the memory; fp16 is for those that were published in it."""
 
     @property
     def sampling(self) -> dict[str, Any]:
         """What is asked for instead of the pipeline's own, as `Pipeline.using` takes it."""
         asked = {"solver": self.solver, "steps": self.steps, "stride": self.stride}
         return asked | {"guidance": self.guidance, "source_noise": self.source_noise}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextOptions(UseOptions):
+    """What the verbs share that can ask for a text."""
+
+    prompt: tuple[str, ...] = ()
+    """Texts to ask for, of pretrained pipelines that take them: each is a class, the first one 0. "" asks for none."""
+    embeddings: Path | None = None
+    """A file of their embeddings, which the verb embed writes; None: the text encoder beside the pipeline makes
+    them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +135,7 @@ ViewName = Literal["rotate180", "flip", "mirror", "rotate90", "skew", "negative"
 
 
 @dataclass(frozen=True, kw_only=True)
-class EditOptions(FilesOptions):
+class EditOptions(FilesOptions, TextOptions):
     """Edit an image file, or every image file of a folder, with a pipeline that was not trained for it."""
 
     edit: Positional[EditName]
@@ -138,7 +152,8 @@ class EditOptions(FilesOptions):
     results: a.1.png and so on. None: 0.5 of sdedit and denoise, 0.2 of flowedit, 0 of inpaint."""
     labels: tuple[str, ...] | None = None
     """The classes to ask for, by number or name: one; of a hybrid two, from afar and from nearby, such as 3 8; of an
-    anagram one as it is and one for each view; of flowedit the old and the new one, or the new one. None: no class."""
+    anagram one as it is and one for each view; of flowedit the old and the new one, or the new one. None: no class, or
+    the texts of --prompt in their order."""
     mask: str | None = None
     """What inpaint makes anew: the white parts of an image file, or a rectangle LEFT,TOP,RIGHT,BOTTOM in shares of
     width and height: 0.5,0,1,1 is the right half."""

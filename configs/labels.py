@@ -2,6 +2,7 @@
 
 from flowferry.configs.components import ImageFolderConfig
 from flowferry.configs.names import one_line, same_form
+from flowferry.configs.networks import DiffusersConfig
 from flowferry.configs.schema import Config
 from flowferry.configs.validation import UserError
 
@@ -14,6 +15,8 @@ def folders_of(config: Config) -> dict[str, ImageFolderConfig]:
 
 def class_names_of(config: Config) -> tuple[str, ...]:
     """Return the names of the classes that a pipeline is conditioned on, by label; none where they have no names."""
+    if isinstance(config.model, DiffusersConfig):
+        return config.model.prompts
     target = folders_of(config).get("target")
     return target.classes if target and config.num_classes else ()
 

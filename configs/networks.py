@@ -67,4 +67,17 @@ class MLPConfig(Validated):
     """Units of each hidden layer."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class DiffusersConfig(Validated):
+    """A UNet of the library diffusers, which is loaded as it is and not trained here; takes classes that are texts."""
+
+    kind: Literal["diffusers"] = field(default="diffusers", init=False)
+    unet: str = ""
+    """Its class there."""
+    folder: str = ""
+    """The folder of its pipeline."""
+    prompts: tuple[str, ...] = ()
+    """The text that each class stands for; the null label stands for the empty text."""
+
+
 ModelConfig = PracticalUNetConfig | CourseUNetConfig | AttentionUNetConfig | PatchUNetConfig | MLPConfig

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import arg
 
-from flowferry.configs.file_options import EditOptions, TranslateOptions, UseOptions
+from flowferry.configs.file_options import EditOptions, Precision, TextOptions, TranslateOptions, UseOptions
 from flowferry.configs.locations import RUNS, default_data_root
 from flowferry.configs.schema import Config
 from flowferry.configs.validation import Range, Validated
@@ -56,7 +56,7 @@ class TrainOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SampleOptions(UseOptions):
+class SampleOptions(TextOptions):
     """Draw new images from a trained pipeline."""
 
     output: Path | None = None
@@ -68,6 +68,9 @@ class SampleOptions(UseOptions):
     asked for by that name, not by its number); None: all of them in turn, or those the pipeline infers itself."""
     per_label: Annotated[int | None, Range(1)] = None
     """Images of each label; None: 4, or as many as --count gives to each."""
+    enlarge: str | None = None
+    """A pretrained pipeline that enlarges the images and is asked for the same texts, such as
+    DeepFloyd/IF-II-L-v1.0."""
     seed: int = 0
     """The same seed gives the same images."""
     data_root: Path = field(default_factory=default_data_root)
@@ -127,6 +130,20 @@ class FeaturesOptions:
     of the runs."""
     data_root: Path = field(default_factory=default_data_root)
     """Folder of the data sets."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbedOptions:
+    """Encode texts once for pretrained pipelines that take them, into a file for --embeddings."""
+
+    pipeline: str
+    """A pipeline of diffusers with its text encoder: a folder, or user/name on the Hugging Face hub."""
+    prompts: tuple[str, ...]
+    """The texts. The empty one, which guidance needs, is always among them."""
+    output: Path
+    """The safetensors file to write."""
+    precision: Precision = "fp32"
+    """In which the encoder computes; it then also takes half the memory."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, get_args
 import dacite
 
 from flowferry.configs.components import GaussianConfig, SamplerConfig, check_alike
-from flowferry.configs.networks import ModelConfig
+from flowferry.configs.networks import DiffusersConfig, ModelConfig
 from flowferry.configs.recipe import SolverConfig, TeacherConfig, TrainConfig
 from flowferry.configs.renames import RENAMED_KINDS, with_current_names
 from flowferry.configs.validation import Range, UserError, Validated
@@ -31,7 +31,7 @@ class Config(Validated):
     """What it does, for `list`."""
     source: SamplerConfig
     target: SamplerConfig
-    model: ModelConfig
+    model: ModelConfig | DiffusersConfig
     shape: Annotated[tuple[int, ...], Range(1)] = (1, 28, 28)
     """Shape of one sample: (channels, height, width), or (2,) in the plane."""
     num_classes: Annotated[int, Range(0)] = 0

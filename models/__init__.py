@@ -12,6 +12,9 @@ from flowferry.models.mlp import MLP
 from flowferry.models.patch_unet import PatchUNet
 from flowferry.models.practical_unet import PracticalUNet
 
+HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
+"""The precisions in which numbers take half the space."""
+
 MODELS: dict[str, type[Network]] = {
     "course-unet": CourseUNet,
     "practical-unet": PracticalUNet,
@@ -23,7 +26,7 @@ MODELS: dict[str, type[Network]] = {
 
 def sees_source(config: Config) -> bool:
     """Return whether a pipeline's network is shown the source sample beside x_t."""
-    return getattr(config.model, "sees_source", MODELS[config.model.kind].sees_source)
+    return getattr(config.model, "sees_source", MODELS.get(config.model.kind, Network).sees_source)
 
 
 def build_model(config: Config) -> nn.Module:
@@ -45,13 +48,13 @@ def to_device(
     """Move the network to the device, with its kernels in the memory layout that is fastest there.
 
     Contiguous kernels are faster for some networks on a CPU, to train and to run in bf16: docs/PERFORMANCE.md.
-    precision: in which to run it, "fp32" or "bf16"; its answers are float32 in either. (In training, Accelerate sees to
-    that.)
+    precision: in which to run it, "fp32", "bf16" or "fp16"; its answers are float32 in each. (In training, Accelerate
+    sees to that.)
     """
-    kind, in_bf16 = torch.device(device).type, precision == "bf16"
-    contiguous = (train or in_bf16) and getattr(model, "trains_contiguous", False) and kind == "cpu"
+    kind, half = torch.device(device).type, HALF.get(precision)
+    contiguous = (train or half) and getattr(model, "trains_contiguous", False) and kind == "cpu"
     layout = torch.contiguous_format if contiguous else torch.channels_last
-    if in_bf16:
-        forward = torch.autocast(kind, torch.bfloat16)(model.forward)
+    if half:
+        forward = torch.autocast(kind, half)(model.forward)
         model.forward = lambda *inputs: forward(*inputs).float()
     return model.to(device, memory_format=layout)  # type: ignore[call-overload]

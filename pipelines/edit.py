@@ -21,6 +21,7 @@ from flowferry.datasets.image_io import load_image
 from flowferry.datasets.image_writing import WRITTEN, check_channels, encode, format_named
 from flowferry.pipelines.flow.edits import VIEWS, lowpass
 from flowferry.pipelines.pipeline import Pipeline
+from flowferry.pipelines.prompts import prompted, told_texts
 from flowferry.pipelines.storage.files import prepare_folder, write_aside, write_png
 from flowferry.pipelines.translate_tree import opened, reading, take_files, trained_reading
 from flowferry.pipelines.translation.edits import EDITS, Edit
@@ -37,7 +38,8 @@ def run(options: EditOptions) -> int:
     """Edit `options.input` into `options.output`, or make new images there; return the exit code."""
     check_options(options)
     run = opened(options)
-    pipeline = run.pipeline
+    pipeline = prompted(run.pipeline, options)
+    run = run._replace(pipeline=pipeline)
     check_pipeline(pipeline, options)
     side = pipeline.config.source if EDITS[options.edit].start is None else pipeline.config.target
     how = reading(trained_reading(side), options)
@@ -56,7 +58,7 @@ def run(options: EditOptions) -> int:
         return new_images(translator, options) if run.state.is_main_process else 0
     settings = {"edit": edit.name, "resample": edit.resample, "sigma": edit.sigma, "mask": edit.mask.tolist()}
     settings |= {"starts": list(edit.starts), "labels": list(edit.classes), "views": list(edit.views)}
-    return take_files(translator, options.input, options, run, settings)
+    return take_files(translator, options.input, options, run, settings | told_texts(pipeline))
 
 
 # --- what is asked for ------------------------------------------------------------------------------------
@@ -103,11 +105,14 @@ def asked_views(options: EditOptions) -> tuple[str, ...]:
 def asked_classes(options: EditOptions, config: Config) -> tuple[int | None, ...]:
     """Return the class of each condition, None for no class. Raises UserError for another number of classes."""
     given = [label for text in options.labels or () for label in parse_labels(text, config)]
+    if options.labels is None:  # what is asked for by --prompt, in its order
+        given = list(range(len(options.prompt)))
     views = asked_views(options)
     able = (0, len(views)) if views else EDITS[options.edit].labels
     if len(given) not in able:
         expected = " or ".join(map(str, able))
-        raise UserError(f"--labels: got {len(given)} classes, expected {expected} for {options.edit}")
+        what = "--prompt" if options.prompt and options.labels is None else "--labels"
+        raise UserError(f"{what}: got {len(given)} classes, expected {expected} for {options.edit}")
     return (*[None] * (max(able) - len(given)), *given)
 
 

@@ -56,7 +56,7 @@ def has_bf16(device: torch.device) -> bool:
 
 
 def run_precision(asked: str, device: torch.device) -> str:
-    """Return "fp32" or "bf16", in which to run a network that is not trained: as asked, or for "auto" the faster."""
+    """Return "fp32", "bf16" or "fp16", in which to run a network that is not trained: as asked, or the faster."""
     return ("bf16" if has_bf16(device) else "fp32") if asked == "auto" else asked
 
 

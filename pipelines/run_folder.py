@@ -8,7 +8,9 @@ from typing import Any
 from PIL import Image
 
 from flowferry.configs.components import AugmentConfig, augmentation_of
+from flowferry.configs.networks import DiffusersConfig
 from flowferry.configs.schema import Config
+from flowferry.configs.validation import UserError
 from flowferry.datasets.base import Sampler
 from flowferry.datasets.builders import build_splits
 from flowferry.pipelines.pipeline import Pipeline
@@ -39,6 +41,8 @@ class RunFolder:
         Raises UserError where there are no weights or no data.
         """
         pipeline = Pipeline.from_pretrained(folder, precision=precision)
+        if isinstance(pipeline.config.model, DiffusersConfig):
+            raise UserError(f"{folder}: got a pretrained pipeline, whose data are not known, expected one trained here")
         config = without_augmentation(pipeline.config)
         splits: Any = {"splits": ("train", "test"), "data_root": data_root, "device": pipeline.device}
         train, test = build_splits(config, **splits)

@@ -11,7 +11,9 @@ from flowferry.configs.options import SampleOptions
 from flowferry.configs.schema import Config
 from flowferry.configs.validation import UserError
 from flowferry.datasets.image_writing import WRITTEN, encode
+from flowferry.pipelines.enlarge import enlarge, enlarges
 from flowferry.pipelines.pipeline import Pipeline
+from flowferry.pipelines.prompts import prompted
 from flowferry.pipelines.storage import weights
 from flowferry.pipelines.storage.files import aside, prepare_folder, write_aside, write_png
 from flowferry.pipelines.storage.hub import find_weights
@@ -30,13 +32,17 @@ def run(options: SampleOptions) -> int:
     """
     folder = find_weights(options.pipeline)
     pipeline = Pipeline.from_pretrained(folder, precision=options.precision).using(**options.sampling)
+    pipeline = prompted(pipeline, options)
     labels = asked_labels(options, pipeline.config)
     output = options.output or weights.results_folder(folder, pipeline.config) / "sampled"
+    larger = enlarging(options)
     prepare_folder(output, "--output")
     count = (options.count or 64) if labels is None else len(labels)
     images = pipeline.sample(
         count, labels, seed=options.seed, batch_size=options.batch_size, data_root=options.data_root
     )
+    if larger:
+        images = enlarge(larger, images, labels, seed=options.seed, batch_size=options.batch_size)
     earlier = {file.name for file in output.iterdir() if EARLIER.fullmatch(file.name)}
     if not pipeline.config.is_image:
         with aside(output / "points.csv") as part:
@@ -59,6 +65,16 @@ def run(options: SampleOptions) -> int:
     write_png(output / "sheet.png", sheet([("", row) for row in images.split(across)], title))
     log.info("%d images and sheet.png in %s; NFE %d", count, output, pipeline.nfe)
     return 0
+
+
+def enlarging(options: SampleOptions) -> Pipeline | None:
+    """Return the pipeline that is to enlarge the images, asked for the same texts; None for none."""
+    if options.enlarge is None:
+        return None
+    larger = Pipeline.from_pretrained(find_weights(options.enlarge), precision=options.precision)
+    if not enlarges(larger):
+        raise UserError(f"--enlarge: got {options.enlarge}, expected one that enlarges, such as DeepFloyd/IF-II-L-v1.0")
+    return prompted(larger, options).using(steps=options.steps, stride=options.stride)
 
 
 def asked_labels(options: SampleOptions, config: Config) -> torch.Tensor | None:

@@ -127,11 +127,12 @@ def test_only_verbs_know_the_options_of_the_command_line() -> None:
     assert {room_of(module) for module in knows} == {"verbs", "configs", "launch"}
 
 
-def test_only_what_runs_on_several_processes_knows_accelerate() -> None:
+def test_only_what_runs_on_several_processes_or_keeps_weights_aside_knows_accelerate() -> None:
     knows = sorted(
         module.removeprefix("flowferry.pipelines.") for module in IMPORTS if "accelerate" in libraries(module)
     )
-    assert knows == ["training.adversary", "training.distributed", "training.step", "translate_tree"]
+    training = ["training.adversary", "training.distributed", "training.step"]
+    assert knows == ["diffusers_pipeline", *training, "translate_tree"]
 
 
 def test_the_table_of_verbs_names_modules_and_options_that_exist() -> None:

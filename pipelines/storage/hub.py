@@ -4,6 +4,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import HfApi, ModelCard, ModelCardData, snapshot_download
 from huggingface_hub.errors import HFValidationError
@@ -15,6 +16,7 @@ from flowferry.configs.names import numbered
 from flowferry.configs.presets import PIPELINES
 from flowferry.configs.schema import Config
 from flowferry.configs.validation import UserError
+from flowferry.pipelines.storage.diffusers_folder import FETCHED, FETCHED_FOR_TEXT, INDEX, NOT_FETCHED, is_diffusers
 from flowferry.pipelines.storage.weights import CONFIG, SYNTHETIC, VERSION, WEIGHTS
 
 CARD = "README.md"
@@ -43,27 +45,36 @@ def local_folder(
 ) -> Path:
     """Return the folder with a pipeline's weights, as `trained_folder` finds it, or a local copy of the hub's.
 
-    Only `config.json` and `model.safetensors` are fetched from user/name on the hub; the other arguments are those of
-    `huggingface_hub.snapshot_download`. Raises UserError where there are no weights, and for the revision of a folder.
+    Only `config.json` and `model.safetensors` are fetched from user/name on the hub, or of a pipeline of diffusers its
+    UNet and schedulers; the other arguments are those of `huggingface_hub.snapshot_download`. Raises UserError where
+    there are no weights, and for the revision of a folder.
     """
     folder = trained_folder(str(pipeline))
     if folder.is_dir():
         if revision is not None:
             raise UserError(f"revision: got {revision!r} for the folder {folder}, expected user/name on the hub")
         return folder
+    asked: dict[str, Any] = {"revision": revision, "token": token, "cache_dir": cache_dir}
+    asked |= {"force_download": force_download, "local_files_only": local_files_only}
+    fetched = fetch(str(pipeline), [CONFIG, WEIGHTS, INDEX], **asked)
+    return fetch(str(pipeline), [CONFIG, INDEX, *FETCHED], **asked) if is_diffusers(fetched) else fetched
+
+
+def fetch(name: str, patterns: list[str], **asked: Any) -> Path:
+    """Return the folder with a local copy of those files of user/name. Raises UserError where the hub gives none."""
     try:
-        fetched = snapshot_download(
-            str(pipeline),
-            revision=revision,
-            token=token,
-            cache_dir=cache_dir,
-            force_download=force_download,
-            local_files_only=local_files_only,
-            allow_patterns=[CONFIG, WEIGHTS],
-        )
+        return Path(snapshot_download(name, allow_patterns=patterns, ignore_patterns=NOT_FETCHED, **asked))
     except (OSError, HFValidationError) as error:  # what the hub refuses, and what does not reach it, are OSErrors
-        raise UserError(f"{pipeline}: no such folder here, and the hub did not give it: {one_line(error)}") from error
-    return Path(fetched)
+        raise UserError(f"{name}: no such folder here, and the hub did not give it: {one_line(error)}") from error
+
+
+def with_text_encoder(folder: Path) -> Path:
+    """Return a folder of diffusers; where it is a copy of the hub's, after its text encoder was fetched into it."""
+    if folder.parent.name != "snapshots" or (folder / "text_encoder").is_dir():
+        return folder
+    repository = folder.parents[1]  # models--USER--NAME, in the cache
+    name = repository.name.removeprefix("models--").replace("--", "/", 1)
+    return fetch(name, FETCHED_FOR_TEXT, revision=folder.name, cache_dir=repository.parent)
 
 
 def one_line(error: Exception) -> str:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from flowferry.configs.locations import BEST, RUNS
 from flowferry.configs.schema import Config, read_config
 from flowferry.configs.validation import UserError
+from flowferry.pipelines.storage import diffusers_folder
 from flowferry.pipelines.storage.files import write_aside, write_json
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -112,6 +113,8 @@ def results_folder(folder: Path, config: Config) -> Path:
 
     Those of the best weights of a run are written beside them.
     """
+    if diffusers_folder.is_diffusers(folder):
+        return RUNS / config.name
     return folder if weights_folder(folder) != folder or folder.name == BEST else RUNS / config.name
 
 
@@ -122,6 +125,8 @@ def digest(folder: Path) -> str:
     metadata and the rest of the configuration decide no result. Nor does it know solver, steps and guidance, which are
     chosen for each use, nor options of the network at their defaults, to which later versions add some.
     """
+    if diffusers_folder.is_diffusers(folder):
+        return diffusers_folder.digest(folder)
     inner = weights_folder(folder)
     config = read_config(inner / CONFIG)
     told = {name: value for name, value in config.to_dict().items() if name in DECISIVE}

@@ -4,6 +4,7 @@ import base64
 import json
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 import threading
@@ -16,6 +17,7 @@ from typing import ClassVar
 import pytest
 import torch
 from diffusers import DiffusionPipeline
+from huggingface_hub.utils import filter_repo_objects
 from safetensors.torch import load_file
 
 from flowferry import Pipeline, launch
@@ -24,9 +26,10 @@ from flowferry.configs.validation import UserError
 from flowferry.pipelines.diffusers_network import FlowferryNetwork
 from flowferry.pipelines.flow.solvers import SOLVERS, Velocity, trajectory
 from flowferry.pipelines.flow.times import time_grid
-from flowferry.pipelines.storage import hub
+from flowferry.pipelines.storage import hub, weights
 from flowferry.pipelines.storage.weights import SYNTHETIC
 from flowferry.pipelines.train import Trainer
+from tiny_diffusers import encoder, stage_1, unconditional
 
 ROOT = Path(__file__).parents[2]
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -264,3 +267,53 @@ def test_what_diffusers_has_no_pipeline_for_is_refused(
     assert launch.main(list(map(str, argv))) == 2
     assert "error: --format diffusers: got " in (message := capsys.readouterr().err) and "expected " in message
     assert not (tmp_path / "theirs").exists()
+
+
+@pytest.fixture
+def repository(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[tuple[Path, list[str]]]:
+    """Yield the folder of user/name as the hub has it, and which of its files are fetched into the cache."""
+    there, fetched = tmp_path / "there", list[str]()
+    cached = tmp_path / "cache" / "models--user--name" / "snapshots" / COMMIT
+
+    def fetch(name: str, *, allow_patterns: list[str], ignore_patterns: list[str], **asked: object) -> str:
+        assert name == "user/name" and asked.get("revision") in (None, COMMIT)
+        files = [file.relative_to(there).as_posix() for file in there.rglob("*") if file.is_file()]
+        wanted = filter_repo_objects(files, allow_patterns=allow_patterns, ignore_patterns=ignore_patterns)
+        for file in set(wanted) - set(fetched):
+            fetched.append(file)
+            (cached / file).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(there / file, cached / file)
+        return str(cached)
+
+    monkeypatch.setattr(hub, "snapshot_download", fetch)
+    yield there, fetched
+
+
+def test_of_a_pipeline_of_diffusers_only_what_is_used_is_fetched(repository: tuple[Path, list[str]]) -> None:
+    there, fetched = repository
+    encoder(stage_1(there))
+    for name in ("unet/diffusion_pytorch_model.bin", "unet/diffusion_pytorch_model.fp16.safetensors", "t5.safetensors"):
+        (there / name).write_bytes(b"anything")
+    pipe = Pipeline.from_diffusers("user/name", device="cpu")
+    assert pipe.config.name == "name"
+    used = {"model_index.json", "scheduler/scheduler_config.json", "unet/config.json"}
+    assert set(fetched) == used | {"unet/diffusion_pytorch_model.safetensors"}
+    pipe.with_prompts(["a man"])
+    assert {"text_encoder/model.safetensors", "tokenizer/tokenizer.json"} <= set(fetched)
+    assert not [name for name in fetched if name.endswith(".bin") or "fp16" in name]
+
+
+def test_an_old_pipeline_of_diffusers_lies_in_one_folder(repository: tuple[Path, list[str]], tmp_path: Path) -> None:
+    there, fetched = repository
+    unconditional(tmp_path / "new", levels=4)
+    there.mkdir()
+    for name in ("unet/config.json", "unet/diffusion_pytorch_model.safetensors", "model_index.json"):
+        shutil.copyfile(tmp_path / "new" / name, there / Path(name).name)
+    shutil.copyfile(tmp_path / "new" / "scheduler" / "scheduler_config.json", there / "scheduler_config.json")
+    one, other = (
+        Pipeline.from_pretrained("user/name", device="cpu"),
+        Pipeline.from_diffusers(tmp_path / "new", device="cpu"),
+    )
+    assert torch.equal(one.sample(1), other.sample(1))
+    assert len(fetched) == 4
+    assert weights.digest(tmp_path / "new") != weights.digest(unconditional(tmp_path / "longer", levels=5))
