@@ -42,7 +42,9 @@ def of(prompts: Iterable[str], known: Mapping[str, Tensor], what: str) -> list[T
     """
     asked = [*prompts, NULL]
     if missing := [text for text in asked if text not in known]:
-        raise UserError(f"{what}: got no embedding of {missing[0]!r}, expected one beside {one_line(list(known))}")
+        raise UserError(
+            f"{what}: got no embedding of {missing[0]!r}, expected {one_line([repr(text) for text in known])}"
+        )
     return [known[text] for text in asked]
 
 

@@ -53,7 +53,7 @@ def test_a_file_keeps_embeddings_by_their_texts(folder: Path, tmp_path: Path) ->
 def test_what_is_missing_is_told_in_one_line(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pipe, file = Pipeline.from_diffusers(folder, device="cpu"), tmp_path / "texts"
     texts.save(file, {"a cat": torch.zeros(77, WIDTH)})
-    with pytest.raises(UserError, match="texts: got no embedding of 'a dog', expected one beside a cat"):
+    with pytest.raises(UserError, match="texts: got no embedding of 'a dog', expected 'a cat'"):
         pipe.with_prompts(["a dog"], file)
     with pytest.raises(UserError, match="texts: got no embedding of ''"):
         pipe.with_prompts(["a cat"], file)
