@@ -9,7 +9,7 @@ from tyro.conf import arg
 from flowferry.configs.file_options import EditOptions, Precision, TextOptions, TranslateOptions, UseOptions
 from flowferry.configs.locations import RUNS, default_data_root
 from flowferry.configs.schema import Config
-from flowferry.configs.validation import Range, Validated
+from flowferry.configs.validation import Positive, Range, Validated
 
 __all__ = ["EditOptions", "TranslateOptions"]  # options of every verb are found here
 
@@ -83,14 +83,27 @@ class ReportOptions(Validated):
 
     pipeline: str
     """A name from `list` that was trained here, or a run's folder."""
+    kind: Literal["run", "denoising-study"] = "run"
+    """run: how it was trained and what it gives; denoising-study, from noise to images only, also without a run: what
+    noise, a blur, one step and many steps make of an image, and edits of it."""
     output: Path | None = None
-    """Folder of the report; None: report/ in the run's folder."""
+    """Folder of the report; None: report/ in the run's folder, or denoising-study/."""
+    image: Path | None = None
+    """The image of a study; None: a test image of the target's."""
+    drawing: Path | None = None
+    """A drawing for it to edit, too; None: one that this project draws."""
+    labels: tuple[str, ...] | None = None
+    """The classes that it asks for, by number or name; None: 6 and 9, or the first two of fewer classes."""
+    guidance: Annotated[float | None, Range(0)] = None
+    """w of a study where it asks for a class; None: as the pipeline says."""
+    blur: Annotated[float, Positive] = 2.0
+    """σ of the blur that a study compares with, in pixels."""
     beside: Path | None = None
     """Another run's folder, to be shown and measured beside this one."""
     per_label: Annotated[int, Range(1)] = 20
     """Images of each class, at each guidance weight, that a classifier is asked about."""
-    images: Annotated[int, Range(1)] = 2000
-    """Test images that a denoiser's errors are measured on."""
+    images: Annotated[int | None, Range(1)] = None
+    """Test images that a denoiser's errors are measured on; None: 2,000, or 64 in a study."""
     data_root: Path = field(default_factory=default_data_root)
     """Folder of the data sets."""
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from flowferry.configs.diff import training_command
 from flowferry.configs.options import ReportOptions, TranslateOptions
 from flowferry.datasets.pixels import to_pil
-from flowferry.pipelines import translate
+from flowferry.pipelines import denoising_study, translate
 from flowferry.pipelines.hardware import describe_machine
 from flowferry.pipelines.report_studies import Studies, component_summary, table
 from flowferry.pipelines.run_folder import RunFolder
@@ -27,6 +27,10 @@ GRID = 128  # samples of an unconditional pipeline
 def run(options: ReportOptions) -> int:
     """Write the report of a run; return the exit code."""
     folder = find_weights(options.pipeline)
+    if options.kind == "denoising-study":
+        out = denoising_study.write(folder, options)
+        log.info("study of %s: %s", folder.name, out / "index.md")
+        return 0
     loaded = RunFolder.load(folder, options.data_root)
     out = options.output or weights.results_folder(folder, loaded.config) / "report"
     report = Report(loaded, out, options)

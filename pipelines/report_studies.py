@@ -20,6 +20,7 @@ from flowferry.pipelines.storage import weights
 from flowferry.pipelines.storage.files import write_png
 from flowferry.pipelines.visualization import denoising, grids
 
+IMAGES = 2000  # that a denoiser's errors are measured on
 GUIDANCE = (1.0, 5.0)  # weights at which asked classes are counted
 
 BESIDE = {  # the run to show beside another, by pipeline name
@@ -63,10 +64,11 @@ class Studies:
         """Tabulate a denoiser's errors at each noise level."""
         if not self.run.config.source.from_target:
             return ""
-        found = denoising.denoising_errors(self.run.pipeline, self.run.test[1], self.options.images)
+        count = self.options.images or IMAGES
+        found = denoising.denoising_errors(self.run.pipeline, self.run.test[1], count)
         rows = [(f"{e.sigma:g}", f"{e.noisy:.5f}", f"{e.denoised:.5f}", f"{e.noisy / e.denoised:.3g}") for e in found]
         heading = ("σ", "mean squared error, noisy", "denoised", "lowered by the factor")
-        text = f"## Errors\n\nOver {self.options.images} test images, where black is 0 and white is 1.\n\n"
+        text = f"## Errors\n\nOver {count} test images, where black is 0 and white is 1.\n\n"
         return text + table(heading, rows)
 
     def mean_image(self) -> str:

@@ -122,10 +122,9 @@ def trained_classifier(
 
     Raises UserError where the data has no labels, or where the file is not a classifier of `num_classes`.
     """
-    name = file_name(config, shape)
-    file = next((f / name for f in (folder, FEATURES) if (f / name).is_file()), None)
+    file = kept_file(config, shape, folder)
     if file is None:
-        file = folder / name
+        file = folder / file_name(config, shape)
         log.info("training a classifier of %s, once: %s", config.kind, file)
         share = train_and_save(config, shape, data_root=data_root, file=file, device=device)
         log.info("it classifies %.2f %% of the test images correctly", 100 * share)
@@ -135,6 +134,12 @@ def trained_classifier(
             f"{file}: got {found} classes, expected the {num_classes} of {config.kind}; delete it to retrain"
         )
     return trained
+
+
+def kept_file(config: SamplerConfig, shape: tuple[int, ...], folder: Path) -> Path | None:
+    """Return the file of a data set's classifier, in `folder` or shipped; None where it has not been trained."""
+    name = file_name(config, shape)
+    return next((place / name for place in (folder, FEATURES) if (place / name).is_file()), None)
 
 
 def train_and_save(
