@@ -20,6 +20,7 @@ from flowferry.datasets.builders import build_sampler
 from flowferry.datasets.image_io import load_image
 from flowferry.datasets.rng import derive_seed
 from flowferry.models.classifier import Classifier
+from flowferry.pipelines.enlarge import enlarges
 from flowferry.pipelines.evaluation import classifier
 from flowferry.pipelines.pipeline import Pipeline
 from flowferry.pipelines.storage import weights
@@ -61,6 +62,8 @@ class Subject:
         Raises UserError for a pipeline that a study cannot be about, and where there is no image.
         """
         pipeline = Pipeline.from_pretrained(folder)
+        if options.prompt:
+            pipeline = pipeline.with_prompts(options.prompt, options.embeddings)
         config = pipeline.config
         check_denoises(pipeline)
         if not round(3 * options.blur) < min(config.shape[1:]):
@@ -129,7 +132,7 @@ class Subject:
 def check_denoises(pipeline: Pipeline) -> None:
     """Raise UserError unless the pipeline removes Gaussian noise from images, at every level."""
     config = pipeline.config
-    several = pipeline.objective.max_steps != 1 and not config.has_teacher
+    several = pipeline.objective.max_steps != 1 and not config.has_teacher and not enlarges(pipeline)
     if not (config.is_image and config.starts_from_unit_noise and several):
         expected = "expected one from Gaussian noise to images that was trained at all levels, such as noise2mnist-cfg"
         raise UserError(f"--kind denoising-study: got {config.name}, {expected}")

@@ -18,9 +18,11 @@ from flowferry.configs.schema import Config
 from flowferry.configs.validation import UserError
 from flowferry.pipelines import denoising_study, editing_study
 from flowferry.pipelines.report import run
+from flowferry.pipelines.storage import texts
 from flowferry.pipelines.study_subject import Subject
 from flowferry.pipelines.visualization import restoration
 from flowferry.pipelines.visualization.restoration import Errors
+from tiny_diffusers import PROMPTS, embeddings, stage_1, stage_2
 
 PICTURES = set("forward blur one-step chain ways errors samples sdedit inpainting anagrams".split())
 
@@ -128,6 +130,23 @@ def test_the_classifier_that_is_shipped_judges(tiny: Callable[..., Config], tmp_
     found = subject(config, tmp_path, images=50, data_root=data_root)
     digits = [found.reads_as(found.test, digit) for digit in range(10)]
     assert (torch.stack(digits).int().argmax(dim=0) == found.test_labels).sum() >= 48
+
+
+def test_a_pretrained_pipeline_is_asked_for_texts_and_one_that_enlarges_is_refused(tmp_path: Path) -> None:
+    Image.new("RGB", (32, 32), "red").save(tmp_path / "image.png")
+    texts.save(tmp_path / "texts.safetensors", embeddings())
+    options = ReportOptions(
+        pipeline="",
+        kind="denoising-study",
+        image=tmp_path / "image.png",
+        prompt=PROMPTS,
+        embeddings=tmp_path / "texts.safetensors",
+    )
+    found = Subject.load(stage_1(tmp_path / "1"), options)
+    assert (found.pair, found.changed) == ((0, 1), 0)
+    assert [found.named(label) for label in found.classes] == [*PROMPTS]
+    with pytest.raises(UserError, match=r"^--kind denoising-study: got 2, expected one from Gaussian noise to images"):
+        Subject.load(stage_2(tmp_path / "2"), options)
 
 
 @pytest.mark.parametrize(
