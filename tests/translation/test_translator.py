@@ -1,9 +1,11 @@
 """One image's way through a pipeline: nothing but the image itself changes a bit of its result."""
 
 from dataclasses import replace
+from errno import ENOSPC
 from functools import partial
 from io import BytesIO
 from pathlib import Path
+from threading import Event, Timer
 
 import numpy as np
 import pytest
@@ -18,6 +20,7 @@ from flowferry.configs.components import ImageFolderConfig
 from flowferry.configs.images import ReadConfig
 from flowferry.configs.networks import PracticalUNetConfig
 from flowferry.configs.presets import PIPELINES
+from flowferry.configs.validation import BrokenOff
 from flowferry.datasets.file_tree import OutputTree
 from flowferry.datasets.image_io import decode
 from flowferry.pipelines import hardware
@@ -99,6 +102,41 @@ def test_each_block_counts_as_soon_as_its_files_are_written(
     for block in range(ahead + 1, 13):
         assert events[: begun[block]].count(32) >= block - ahead, events
     manifest.close()
+
+
+def test_where_the_disk_is_full_what_was_written_is_noted_and_no_file_is_written_afterwards(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The fifth file of the first block does not fit, while another block is being written."""
+    tree = OutputTree(write_images(tmp_path / "in", 64))
+    first = [item.name for item in tree.walk()][:32]
+    manifest = Manifest(tmp_path / "out", {})
+    manifest.open(overwrite=False)
+    begun, ended, other_begun, may_end = list[str](), list[str](), Event(), Event()
+    really = Manifest.write
+
+    def write(self: Manifest, name: str, data: bytes) -> str:
+        begun.append(name)
+        if name == first[4]:
+            assert other_begun.wait(60)
+            Timer(0.5, may_end.set).start()
+            raise OSError(ENOSPC, "No space left on device")
+        if name not in first:
+            other_begun.set()
+            assert may_end.wait(60)
+        digest = really(self, name, data)
+        ended.append(name)
+        return digest
+
+    monkeypatch.setattr(Manifest, "write", write)
+    pipeline = Pipeline.from_pretrained(trained, device="cpu")
+    translator = Translator(transform=Translation(pipeline=pipeline), reading=ReadConfig())
+    with pytest.raises(BrokenOff, match="No space"):
+        list(translate_stream(translator, manifest, tree.root, tree.walk(), batch_size=64, progress=lambda count: None))
+    assert sorted(ended) == sorted(set(begun) - {first[4]})
+    noted = rows(manifest.work / "done-0.jsonl")[1:]
+    assert [row["output"] for row in noted] == first[:4]
+    manifest.abandon()
 
 
 def test_what_fill_cut_off_is_put_back_from_the_original(trained: Path, tmp_path: Path) -> None:
