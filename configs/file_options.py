@@ -45,7 +45,7 @@ class UseOptions(Validated):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TextOptions(UseOptions):
+class TextOptions:
     """What the verbs share that can ask for a text."""
 
     prompt: tuple[str, ...] = ()

@@ -56,7 +56,7 @@ class TrainOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SampleOptions(TextOptions):
+class SampleOptions(TextOptions, UseOptions):
     """Draw new images from a trained pipeline."""
 
     output: Path | None = None
@@ -78,7 +78,7 @@ class SampleOptions(TextOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReportOptions(Validated):
+class ReportOptions(TextOptions, Validated):
     """Write a lab report of a run: index.md with its pictures and figures."""
 
     pipeline: str
@@ -94,10 +94,6 @@ class ReportOptions(Validated):
     """A drawing for it to edit, too; None: one that this project draws."""
     labels: tuple[str, ...] | None = None
     """The classes that it asks for, by number or name; None: 6 and 9, or the first two of fewer classes."""
-    prompt: tuple[str, ...] = ()
-    """Texts that a study asks for, of pretrained pipelines that take them: each is a class, the first one 0."""
-    embeddings: Path | None = None
-    """A file of their embeddings, which the verb embed writes; None: the encoder beside the pipeline makes them."""
     guidance: Annotated[float | None, Range(0)] = None
     """w of a study where it asks for a class; None: as the pipeline says."""
     blur: Annotated[float, Positive] = 2.0

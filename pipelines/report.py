@@ -2,9 +2,11 @@
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 
 from flowferry.configs.diff import training_command
 from flowferry.configs.options import ReportOptions, TranslateOptions
+from flowferry.configs.validation import UserError
 from flowferry.datasets.pixels import to_pil
 from flowferry.pipelines import denoising_study, translate
 from flowferry.pipelines.hardware import describe_machine
@@ -21,13 +23,17 @@ from flowferry.pipelines.visualization.select import visuals
 log = logging.getLogger("flowferry")
 
 SHOWN_EPOCHS = (1, 5, 10, 15, 20, 50, 100)  # whose sheets are shown, in addition to the last
+STUDY, RUN = "denoising-study", "run"
+ONLY = dict.fromkeys(("image", "drawing", "labels", "prompt", "embeddings", "guidance", "blur"), STUDY)
+ONLY |= dict.fromkeys(("beside", "per_label"), RUN)  # the kind of report by options that the other one does not read
 GRID = 128  # samples of an unconditional pipeline
 
 
 def run(options: ReportOptions) -> int:
     """Write the report of a run; return the exit code."""
+    check_options(options)
     folder = find_weights(options.pipeline)
-    if options.kind == "denoising-study":
+    if options.kind == STUDY:
         out = denoising_study.write(folder, options)
         log.info("study of %s: %s", folder.name, out / "index.md")
         return 0
@@ -37,6 +43,15 @@ def run(options: ReportOptions) -> int:
     report.write()
     log.info("report of %s: %s", folder.name, report.out / "index.md")
     return 0
+
+
+def check_options(options: ReportOptions) -> None:
+    """Raise UserError for an option that only the other kind of report reads."""
+    for field in fields(options):
+        kind = ONLY.get(field.name, options.kind)
+        if kind != options.kind and (got := getattr(options, field.name)) != field.default:
+            told = " ".join(map(str, got)) if isinstance(got, tuple) else got
+            raise UserError(f"--{field.name.replace('_', '-')}: got {told}, which is for --kind {kind}, expected none")
 
 
 class Report(Studies):

@@ -23,6 +23,7 @@ from flowferry.models.classifier import Classifier
 from flowferry.pipelines.enlarge import enlarges
 from flowferry.pipelines.evaluation import classifier
 from flowferry.pipelines.pipeline import Pipeline
+from flowferry.pipelines.prompts import prompted
 from flowferry.pipelines.storage import weights
 from flowferry.pipelines.storage.files import write_png
 from flowferry.pipelines.visualization.grids import Row, caption, sheet
@@ -61,9 +62,7 @@ class Subject:
 
         Raises UserError for a pipeline that a study cannot be about, and where there is no image.
         """
-        pipeline = Pipeline.from_pretrained(folder)
-        if options.prompt:
-            pipeline = pipeline.with_prompts(options.prompt, options.embeddings)
+        pipeline = prompted(Pipeline.from_pretrained(folder), options)
         config = pipeline.config
         check_denoises(pipeline)
         if not round(3 * options.blur) < min(config.shape[1:]):

@@ -183,3 +183,20 @@ def test_a_network_that_denoises_is_told_from_one_that_does_not() -> None:
     trained, random = [Errors(0.05, 0.1, 0.3, 0.08, e, e) for e in (0.01, 0.09)]
     assert denoising_study.verdict([trained, random]) == denoising_study.verdict([trained]) == ""
     assert denoising_study.verdict([random, random]).startswith("**This network does not denoise.**")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"labels": ("3", "8")}, "--labels: got 3 8, which is for --kind denoising-study, expected none"),
+        ({"blur": 3.0}, "--blur: got 3.0, which is for --kind denoising-study, expected none"),
+        ({"kind": "denoising-study", "per_label": 5}, "--per-label: got 5, which is for --kind run, expected none"),
+        ({"kind": "denoising-study", "embeddings": Path("a")}, "--embeddings: got a without --prompt, expected one"),
+    ],
+)
+def test_options_that_a_report_would_not_read_are_refused(
+    options: dict[str, Any], message: str, tiny: Callable[..., Config], tmp_path: Path
+) -> None:
+    folder = saved(tiny("noise2mnist"), tmp_path)
+    with pytest.raises(UserError, match=re.escape(message)):
+        run(ReportOptions(pipeline=str(folder), **options))
