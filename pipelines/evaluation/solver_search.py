@@ -39,11 +39,9 @@ def ladder(config: Config) -> list[SolverConfig]:
         return [replace(config.solver, name="euler", num_steps=n) for n in FEW]
     ladder: list[SolverConfig] = []
     for name, solver in SOLVERS.items():
-        if name == "ddim" and config.path == "linear":
-            continue  # it is Euler's
         choice = replace(config.solver, name=name, stride=None)  # type: ignore[arg-type]
-        if choice.adds_noise and not (levels and config.starts_from_unit_noise):
-            continue  # ancestral steps are those of diffusion from unit noise
+        if solver.has_ends and not (levels and config.starts_from_unit_noise):
+            continue  # its steps are those of diffusion from unit noise
         if solver.two_times and not objective.two_times:
             continue
         budgets = (*NFE, levels) if levels else NFE
