@@ -71,12 +71,8 @@ class Capable(Pretrained):
     @property
     def nfe(self) -> int:
         """Forward evaluations per sample of one translation, to an asked class where there are any."""
-        return self.nfe_from(0)
-
-    def nfe_from(self, start: float) -> int:
-        """Return the same of what is left to do at the time `start`."""
         forwards = 2 if self.config.num_classes and self.config.solver.guidance not in (0, 1) else 1
-        return forwards * self.evaluations(start)
+        return forwards * self.evaluations()
 
     def evaluations(self, start: float = 0.0, repeats: int = 1) -> int:
         """Return evaluations of the velocity from `start` on, where each step but the last is taken `repeats` times."""

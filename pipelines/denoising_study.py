@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from flowferry.configs.options import ReportOptions
-from flowferry.pipelines import editing_study
+from flowferry.pipelines import editing, editing_study
 from flowferry.pipelines.hardware import describe_machine
 from flowferry.pipelines.pipeline import Pipeline
 from flowferry.pipelines.report_studies import component_summary, table
@@ -105,7 +105,7 @@ def level_name(pipeline: Pipeline, share: float) -> str:
 def forward(subject: Subject) -> str:
     """Show the forward process at some levels."""
     pipeline = subject.pipeline
-    noisy = torch.cat([restoration.add_noise(pipeline, subject.image, 1 - share).cpu() for share in SHOWN])
+    noisy = torch.cat([editing.noised(pipeline, subject.image, 1 - share).cpu() for share in SHOWN])
     columns = ["clean", *(level_name(pipeline, share) for share in SHOWN)]
     sheet = subject.show("forward", [("", torch.cat([subject.image, noisy]))], "forward process", columns=columns)
     rows = []
@@ -119,7 +119,7 @@ def forward(subject: Subject) -> str:
 
 def noisy_and(subject: Subject, estimate: Callable[[torch.Tensor, float], torch.Tensor]) -> list[torch.Tensor]:
     """Return the noisy images at the levels shown and what an estimate (noisy, t) makes of them, each [3, C, H, W]."""
-    noisy = [restoration.add_noise(subject.pipeline, subject.image, 1 - share) for share in SHOWN]
+    noisy = [editing.noised(subject.pipeline, subject.image, 1 - share) for share in SHOWN]
     made = [estimate(x, 1 - share) for x, share in zip(noisy, SHOWN, strict=True)]
     return [torch.cat(noisy), torch.cat(made)]
 
@@ -165,7 +165,7 @@ def chain(subject: Subject, errors: list[Errors]) -> str:
     grid = restoration.strided(pipeline).grid().tolist()
     begin = min(BEGIN, len(grid) - 2)
     t = grid[begin]
-    noisy = restoration.add_noise(pipeline, subject.image, t)
+    noisy = editing.noised(pipeline, subject.image, t)
     states, times = restoration.chain(pipeline, noisy, t), grid[begin:]
     shown = [*range(0, len(states) - 1, EVERY), len(states) - 1]
     columns = [level_name(pipeline, 1 - times[k]) for k in shown]

@@ -1,7 +1,6 @@
 """A pipeline of diffusers in our terms: its scheduler as a path, a prediction and a solver; its UNet as a network."""
 
 import logging
-import math
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +14,7 @@ from flowferry.configs.validation import UserError
 from flowferry.models import HALF
 from flowferry.models.diffusers_unet import DiffusersUNet, is_untrained
 from flowferry.pipelines.flow.paths import diffusion
+from flowferry.pipelines.flow.times import list_length
 from flowferry.pipelines.storage.diffusers_folder import Components, load, name_of
 
 log = logging.getLogger("flowferry")
@@ -120,7 +120,7 @@ def solver_of(told: Any, scheduler: str, *, guidance: float | None) -> SolverCon
         limits = {"clip": told.clip_sample_range}
     return SolverConfig(
         name="ddim" if is_ddim else "ancestral",
-        num_steps=math.ceil(levels / stride),
+        num_steps=list_length(levels, stride),
         stride=None if stride == 1 else stride,
         variance=VARIANCES[told.get("variance_type", "fixed_small")],
         guidance=guidance or 1.0,

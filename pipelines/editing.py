@@ -14,7 +14,7 @@ from flowferry.configs.recipe import OdeSolverName
 from flowferry.configs.validation import UserError
 from flowferry.datasets.rng import derive_seed, normal_rows
 from flowferry.pipelines.flow import edits
-from flowferry.pipelines.flow.solvers import Noise
+from flowferry.pipelines.flow.solvers import Noise, last
 from flowferry.pipelines.pipeline import Pipeline
 
 Rows = Sequence[int] | None
@@ -136,12 +136,22 @@ def hybrid(
     return pipeline.trajectory(x, seed=seed, rows=rows, edit_velocity=lambda v: mixed)
 
 
+def result_of(states: Iterator[Tensor]) -> Tensor:
+    """Return the images [B, C, H, W] that an edit ends in, clipped to [-1, 1]; the others are not kept in memory."""
+    return last(states).clamp(-1, 1)
+
+
 def started(pipeline: Pipeline, what: str, images: Tensor, start: float, seed: int, rows: Rows) -> Tensor:
     """Return images [B, C, H, W] noised to the time `start`. Raises UserError where an edit cannot start so."""
     check(pipeline, what, images, start)
+    return noised(pipeline, images, start, seed=seed, rows=rows)
+
+
+def noised(pipeline: Pipeline, images: Tensor, t: float, *, seed: int = 0, rows: Rows = None) -> Tensor:
+    """Return images [B, C, H, W] at the time t of the pipeline's path, on its device; at every time the same noise."""
     x = images.to(pipeline.device)
     noise = noise_of("noised", seed, rows, len(x))
-    return edits.noised(pipeline.path, x, torch.tensor(start, dtype=x.dtype, device=x.device), noise)
+    return edits.noised(pipeline.path, x, torch.tensor(t, dtype=x.dtype, device=x.device), noise)
 
 
 def noise_of(name: str, seed: int, rows: Rows, count: int) -> Noise:

@@ -27,10 +27,9 @@ def starts_of(subject: Subject) -> dict[int, float]:
     return {entry: grid[entry] for entry in ENTRIES if entry < len(grid) - 1}
 
 
-def last(states: Iterator[Tensor]) -> Tensor:
-    """Return the last of the states of an edit, clipped to images in [-1, 1], on the CPU."""
-    *_, end = states
-    return end.clamp(-1, 1).cpu()
+def result(states: Iterator[Tensor]) -> Tensor:
+    """Return the images that an edit ends in, on the CPU."""
+    return editing.result_of(states).cpu()
 
 
 Edit = Callable[[Tensor, Sequence[int], float], Iterator[Tensor]]
@@ -39,7 +38,7 @@ Edit = Callable[[Tensor, Sequence[int], float], Iterator[Tensor]]
 
 def all_edited(subject: Subject, edit: Edit, images: Tensor, t: float) -> Tensor:
     """Return what an edit that starts at time t makes of images [N, C, H, W]."""
-    return in_blocks(subject.pipeline, images, lambda x, rows: last(edit(x, rows, t)))
+    return in_blocks(subject.pipeline, images, lambda x, rows: result(edit(x, rows, t)))
 
 
 def share(read: Tensor) -> str:
@@ -58,7 +57,7 @@ def sdedit(subject: Subject) -> str:
     rows = []
     for name, image in given.items():
         for label in asked:
-            row = [last(editing.sdedit(steps, image, subject.labels(label), start=t)) for t in starts.values()]
+            row = [result(editing.sdedit(steps, image, subject.labels(label), start=t)) for t in starts.values()]
             rows.append((f"{name}, {subject.named(label)}", torch.cat([*row, image])))
     columns = [*(f"i = {entry}" for entry in starts), "given"]
     sheet = subject.show("sdedit", rows, "SDEdit", columns=columns)
@@ -94,7 +93,7 @@ def inpainting(subject: Subject) -> str:
     rows, moved = [], 0.0
     several = image.expand(DRAWS, *image.shape[1:])
     for label, resample in asked:
-        made = last(editing.inpaint(steps, several, mask, subject.labels(label, DRAWS), resample=resample))
+        made = result(editing.inpaint(steps, several, mask, subject.labels(label, DRAWS), resample=resample))
         moved = max(moved, (made - image)[..., ~mask].abs().max().item())
         told = subject.named(label) + (f", {resample} times" if resample > 1 else "")
         rows.append((told, torch.cat([image, image.masked_fill(mask, 0), made])))
@@ -122,7 +121,7 @@ def anagrams(subject: Subject) -> str:
     rows, lines = [], []
     for name in VIEWS:
         labels = [subject.labels(label, count) for label in pair]
-        made = last(editing.anagram(pipeline, x, labels, ["identity", name]))
+        made = result(editing.anagram(pipeline, x, labels, ["identity", name]))
         seen = edits.VIEWS[name].see(made)
         both = torch.stack([made, seen], dim=1)
         rows.append((name, both[:DRAWS].flatten(0, 1)))
@@ -153,7 +152,7 @@ def hybrids(subject: Subject) -> str:
     pipeline, (far, near) = strided(subject.pipeline), subject.pair
     count = JUDGED if subject.classifier else DRAWS
     labels = [subject.labels(label, count) for label in (far, near)]
-    made = last(editing.hybrid(pipeline, pipeline.draw_source(count), *labels))
+    made = result(editing.hybrid(pipeline, pipeline.draw_source(count), *labels))
     rows = [("nearby", made[:DRAWS]), ("from afar", edits.lowpass(made[:DRAWS]))]
     title = f"{subject.named(far)} from afar, {subject.named(near)} from nearby"
     parts = ["## 10. Hybrid images", subject.show("hybrids", rows, title), HYBRIDS]

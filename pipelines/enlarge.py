@@ -7,6 +7,7 @@ from torch import Tensor
 from flowferry.configs.validation import UserError
 from flowferry.datasets.rng import derive_seed, normal_rows
 from flowferry.models.diffusers_unet import DiffusersUNet
+from flowferry.pipelines.flow.solvers import last
 from flowferry.pipelines.pipeline import Pipeline
 
 
@@ -38,9 +39,7 @@ def enlarge(
         eps = normal_rows(derive_seed(seed, "small image"), rows.tolist())(seen)
         seen = network.noising.interpolate(eps, seen, time)
         asked = None if labels is None else labels[rows]
-        for x in pipeline.trajectory(x0, asked, image=seen, seed=seed, rows=rows.tolist()):
-            end = x
-        large.append(end)
+        large.append(last(pipeline.trajectory(x0, asked, image=seen, seed=seed, rows=rows.tolist())))
     return torch.cat(large).clamp(-1, 1)
 
 

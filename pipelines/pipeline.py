@@ -18,7 +18,7 @@ from flowferry.pipelines.flow.conditions import NO_CONDITION, Condition
 from flowferry.pipelines.flow.guidance import ConditionalVelocity, guide
 from flowferry.pipelines.flow.limits import limited
 from flowferry.pipelines.flow.losses import LOSSES
-from flowferry.pipelines.flow.solvers import Step, Velocity, trajectory
+from flowferry.pipelines.flow.solvers import Step, Velocity, last, trajectory
 from flowferry.pipelines.flow.tiling import padded, tiled
 from flowferry.pipelines.flow.times import list_length
 from flowferry.pipelines.flow.variances import VARIANCES, further_channels, learned, own_channels, remembered
@@ -148,9 +148,7 @@ class Pipeline(Capable):
         for start in range(0, len(images), batch_size):
             part = slice(start, start + batch_size)
             asked = None if labels is None else labels[part]
-            for x in pipeline.trajectory(images[part], asked, rows=rows[part], **which):
-                end = x
-            parts.append(end)
+            parts.append(last(pipeline.trajectory(images[part], asked, rows=rows[part], **which)))
         result = torch.cat(parts)
         ends_in_noise = reverse and self.config.source.is_noise
         return result.clamp(-1, 1) if self.config.is_image and not ends_in_noise else result

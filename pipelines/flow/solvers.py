@@ -4,6 +4,7 @@ The ODE solvers follow dx/dt = v(x, t). The ancestral solver also adds noise at 
 A function that takes a velocity or a step and returns another one to use in its place is called an edit.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from typing import NamedTuple
@@ -176,3 +177,8 @@ def trajectory(step: Step, x: Tensor, grid: Tensor) -> Iterator[Tensor]:
     for t, t_next in pairwise(grid):
         x = step(x, t, t_next - t)
         yield x
+
+
+def last(states: Iterator[Tensor]) -> Tensor:
+    """Return the last state of a trajectory, of which no other is kept in memory."""
+    return deque(states, maxlen=1).pop()

@@ -67,8 +67,7 @@ class Edit(Transform):
 
     def results(self, images: Tensor, variants: Sequence[int]) -> Tensor:
         """Return these variants, of one start, of the edited images [B, C, H, W] in [-1, 1]."""
-        *_, end = self.trajectory(images, variants)
-        return end.clamp(-1, 1)
+        return editing.result_of(self.trajectory(images, variants))
 
     def trajectory(self, images: Tensor, variants: Sequence[int]) -> Iterator[Tensor]:
         """Yield images at every time of the grid, under the same noise from each start."""

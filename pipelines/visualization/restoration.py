@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from PIL import Image
 from torch import Tensor
 
-from flowferry.datasets.rng import derive_seed, normal_rows
+from flowferry.pipelines import editing
 from flowferry.pipelines.flow import edits
 from flowferry.pipelines.flow.times import list_length
 from flowferry.pipelines.pipeline import Pipeline
@@ -33,17 +33,7 @@ def strided(pipeline: Pipeline) -> Pipeline:
     return pipeline.using(solver="ancestral", stride=stride, steps=list_length(levels, stride))
 
 
-# --- the forward process and the way back -----------------------------------------------------------------
-
-
-def add_noise(pipeline: Pipeline, clean: Tensor, t: float, *, seed: int = 0) -> Tensor:
-    """Return x_t = α_t·ε + β_t·x for clean images x [B, C, H, W], on the pipeline's device.
-
-    ε is a function of (seed, the image's number), and the same at every level.
-    """
-    clean = clean.to(pipeline.device)
-    noise = normal_rows(derive_seed(seed, "noised"), range(len(clean)))
-    return edits.noised(pipeline.path, clean, torch.tensor(t, device=clean.device), noise)
+# --- estimates --------------------------------------------------------------------------------------------
 
 
 def blur(images: Tensor, sigma: float) -> Tensor:
@@ -101,7 +91,7 @@ def errors_by_level(pipeline: Pipeline, clean: Tensor, shares: Sequence[float], 
     clean = clean.to(pipeline.device)
     found = []
     for share in shares:
-        noisy = add_noise(pipeline, clean, 1 - share)
+        noisy = editing.noised(pipeline, clean, 1 - share)
         estimates = (noisy, blur(noisy, sigma), best_blur(noisy, clean), *restored(pipeline, noisy, 1 - share))
         found.append(Errors(share, *(squared_error(estimate.clamp(-1, 1), clean) for estimate in estimates)))
     return found

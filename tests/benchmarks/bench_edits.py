@@ -11,7 +11,6 @@ own class asked for, with another one, and with none: the share still read as wh
 """
 
 import argparse
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -83,12 +82,6 @@ class Bench:
         write_png(self.args.figures / f"{name}.png", figure(draw, caption(self.config, title, self.pipeline.sampling)))
 
 
-def last(states: Iterator[Tensor]) -> Tensor:
-    """Return the results of an edit, clipped."""
-    *_, end = states
-    return end.clamp(-1, 1)
-
-
 def distance(a: Tensor, b: Tensor) -> float:
     """Return the root of the mean squared difference."""
     return (a - b.to(a.device)).square().mean().sqrt().item()
@@ -102,7 +95,7 @@ def inpaint(bench: Bench) -> None:
     for resample in bench.args.resample:
         how: Any = {"resample": resample, "seed": bench.args.seed}
         shares = [
-            bench.share(last(editing.inpaint(bench.pipeline, images, mask, asked, **how)), asked)
+            bench.share(editing.result_of(editing.inpaint(bench.pipeline, images, mask, asked, **how)), asked)
             for asked in (labels, (labels + 3) % bench.config.num_classes)
         ]
         print(
@@ -117,7 +110,9 @@ def anagram(bench: Bench) -> None:
     for view in views:
         for pair in bench.args.pairs:
             asked = [torch.full((count,), int(label)) for label in pair.split()]
-            ends = last(editing.anagram(bench.pipeline, x0, asked, ["identity", view], seed=bench.args.seed))
+            ends = editing.result_of(
+                editing.anagram(bench.pipeline, x0, asked, ["identity", view], seed=bench.args.seed)
+            )
             first, second = (
                 bench.reads(seen) == label.to(ends.device)
                 for seen, label in zip((ends, VIEWS[view].see(ends)), asked, strict=True)
@@ -135,8 +130,8 @@ def flowedit(bench: Bench) -> None:
     for start in bench.args.starts:
         how: Any = {"start": start, "seed": bench.args.seed}
         found = {
-            "FlowEdit": last(editing.flow_edit(bench.pipeline, images, labels, asked, **how)),
-            "SDEdit": last(editing.sdedit(bench.pipeline, images, asked, **how)),
+            "FlowEdit": editing.result_of(editing.flow_edit(bench.pipeline, images, labels, asked, **how)),
+            "SDEdit": editing.result_of(editing.sdedit(bench.pipeline, images, asked, **how)),
         }
         for name, ends in found.items():
             curves[name].append((distance(ends, images), bench.share(ends, asked)))
@@ -158,7 +153,9 @@ def sdedit(bench: Bench) -> None:
         for name, asked in {"none": None, "its own": labels, "the third after it": (labels + 3) % 10}.items():
             points = curves[f"{kind}, {name}"] = []
             for start in bench.args.starts:
-                ends = last(editing.sdedit(bench.pipeline, images, asked, start=start, seed=bench.args.seed))
+                ends = editing.result_of(
+                    editing.sdedit(bench.pipeline, images, asked, start=start, seed=bench.args.seed)
+                )
                 points.append((start, bench.share(ends, labels)))
                 right = "" if asked is None else f", asked {bench.share(ends, asked):.1%}"
                 told = f"kept {points[-1][1]:.1%}{right}, distance {distance(ends, images):.3f}"

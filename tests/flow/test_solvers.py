@@ -1,6 +1,7 @@
 """Laws of the solvers: pipelines/flow/solvers.py."""
 
 import math
+import weakref
 from typing import get_args
 
 import pytest
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from flowferry.configs.recipe import OdeSolverName, SolverConfig, SolverName
 from flowferry.pipelines.flow.paths import PATHS, Path
-from flowferry.pipelines.flow.solvers import SOLVERS, Noise, Solver, Velocity, trajectory
+from flowferry.pipelines.flow.solvers import SOLVERS, Noise, Solver, Velocity, last, trajectory
 from flowferry.pipelines.flow.times import time_grid
 
 ODES = get_args(OdeSolverName)
@@ -181,3 +182,20 @@ def test_ddim_is_euler_on_the_linear_path_and_exact_for_one_pair_on_any(device: 
         straight = SOLVERS["ddim"].make_step(lambda x, t, path=path: path.velocity(x0, x1, t), path, no_noise)  # type: ignore[misc]
         torch.testing.assert_close(straight(path.interpolate(x0, x1, t), t, h), path.interpolate(x0, x1, t + h))
         torch.testing.assert_close(straight(path.interpolate(x0, x1, t), t, 1 - t), x1)
+
+
+def test_the_last_state_is_all_that_is_kept() -> None:
+    """A thousand states of a large image would not fit in memory."""
+    alive: list[weakref.ref[Tensor]] = []
+    most = 0
+
+    def step(x: Tensor, t: Tensor, h: Tensor) -> Tensor:
+        nonlocal most
+        new = x + h
+        alive.append(weakref.ref(new))
+        most = max(most, sum(state() is not None for state in alive))
+        return new
+
+    end = last(trajectory(step, torch.zeros(2), torch.linspace(0, 1, 101)))
+    torch.testing.assert_close(end, torch.ones(2))
+    assert most <= 3

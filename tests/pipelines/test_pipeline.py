@@ -171,7 +171,7 @@ def test_a_trajectory_goes_on_from_where_its_start_is(tiny: Callable[..., Config
     for k, t in enumerate([0, 1 / 16, 1 / 4, 9 / 16, 1]):
         rest = list(carrier.trajectory(points[k], start=t))
         assert len(rest) == 5 - k and torch.equal(torch.stack(rest), torch.stack(points[k:]))
-        assert carrier.nfe_from(t) == 4 - k
+        assert carrier.evaluations(t) == 4 - k
     told = Told(0.5)
     between = list(Pipeline(carrier.config, told).trajectory(images(2), start=0.1))
     torch.testing.assert_close(torch.stack([t[0] for _, t, _ in told.asked]), torch.tensor([0.1, 1 / 4, 9 / 16]))

@@ -9,6 +9,7 @@ from scipy.ndimage import gaussian_filter
 
 from flowferry import Pipeline
 from flowferry.configs.schema import Config
+from flowferry.pipelines import editing
 from flowferry.pipelines.flow.paths import PATHS, Path, diffusion
 from flowferry.pipelines.visualization import restoration
 
@@ -27,9 +28,9 @@ def test_the_noise_is_the_same_at_every_level_and_each_images_own(exact: Pipelin
     x = clean(3)
     for share in SHARES:
         t = torch.tensor(1 - share)
-        noise = (restoration.add_noise(exact, x, 1 - share) - exact.path.beta(t) * x) / exact.path.alpha(t)
-        fewer = restoration.add_noise(exact, x[:1], 1 - share)
-        assert torch.equal(fewer, restoration.add_noise(exact, x, 1 - share)[:1])
+        noise = (editing.noised(exact, x, 1 - share) - exact.path.beta(t) * x) / exact.path.alpha(t)
+        fewer = editing.noised(exact, x[:1], 1 - share)
+        assert torch.equal(fewer, editing.noised(exact, x, 1 - share)[:1])
         if share == SHARES[0]:
             first = noise
         torch.testing.assert_close(noise, first, rtol=0, atol=1e-4)
@@ -46,7 +47,7 @@ def test_a_blur_is_that_of_another_library_with_a_kernel_of_six_sigma() -> None:
 
 def test_one_step_gives_the_mean_of_what_the_image_may_have_been(exact: Pipeline) -> None:
     for share in SHARES:
-        noisy = restoration.add_noise(exact, clean(2), 1 - share)
+        noisy = editing.noised(exact, clean(2), 1 - share)
         expected = posterior_mean(exact.path, noisy, torch.tensor(1 - share))
         torch.testing.assert_close(restoration.one_step(exact, noisy, 1 - share), expected, rtol=0, atol=1e-5)
 
@@ -90,7 +91,7 @@ def test_the_chain_takes_the_published_share_of_the_levels(
 
 
 def test_a_chain_does_not_depend_on_how_many_images_go_through_it_at_a_time(exact: Pipeline) -> None:
-    noisy = restoration.add_noise(exact, clean(40), 0.5)
+    noisy = editing.noised(exact, clean(40), 0.5)
     one, many = restoration.restored(exact, noisy, 0.5)
     assert exact.block_size < 40
     torch.testing.assert_close(one[-1:], restoration.one_step(exact, noisy[-1:], 0.5))
