@@ -94,6 +94,7 @@ BELOW = {
     "evaluation": {"configs", "datasets", "models", "flow", "storage", "visualization", "verbs"},
     "translation": {"configs", "datasets", "storage", "visualization", "verbs"},
     "training": {"configs", "datasets", "models", "flow", "storage", "evaluation", "verbs"},
+    "publishing": {"configs", "datasets", "models", "flow", "storage", "evaluation", "training", "verbs"},
 }
 """The rooms that each room may import from, beside itself; the verbs may import from all."""
 

@@ -1,0 +1,1 @@
+"""What leaves the training machine: weights to share, for diffusers, and without torch, each a format of `export`."""
