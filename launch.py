@@ -49,7 +49,9 @@ VERBS = {
     "report": Verb("write a lab report of a run: pictures, figures, explanations", "ReportOptions", "report"),
     "features": Verb("train the classifier with which evaluate measures a data set", "FeaturesOptions", "features"),
     "embed": Verb("encode texts once, for pretrained pipelines that take them", "EmbedOptions", "embed"),
-    "export": Verb("write weights to share, on the Hugging Face hub or with diffusers", "ExportOptions", "export"),
+    "export": Verb(
+        "write weights to share: on the Hugging Face hub, for diffusers, as ONNX", "ExportOptions", "export"
+    ),
     "list": Verb("list the pipelines by name, and which are trained here", "ListOptions", ""),
 }
 

@@ -167,8 +167,9 @@ class ExportOptions:
     """A name from `list` that was trained here or is shipped, or a folder with weights."""
     output: Path
     """The folder to write."""
-    format: Literal["flowferry", "diffusers"] = "flowferry"
-    """flowferry: weights, configuration and a model card; diffusers: for DiffusionPipeline.from_pretrained."""
+    format: Literal["flowferry", "diffusers", "onnx"] = "flowferry"
+    """flowferry: weights, configuration and a model card; diffusers: for DiffusionPipeline.from_pretrained; onnx: the
+    velocity and a whole translation as files that run without torch."""
     push: str | None = None
     """Also upload it as this user/name of the Hugging Face hub."""
     private: bool = False

@@ -8,6 +8,7 @@ from flowferry.configs.options import ExportOptions
 from flowferry.configs.validation import UserError
 from flowferry.pipelines.pipeline import Pipeline
 from flowferry.pipelines.publishing.for_diffusers import for_diffusers
+from flowferry.pipelines.publishing.onnx_files import for_onnx
 from flowferry.pipelines.publishing.sharing import for_sharing
 from flowferry.pipelines.storage import hub
 from flowferry.pipelines.storage.hub import find_weights
@@ -17,6 +18,7 @@ log = logging.getLogger("flowferry")
 FORMATS: dict[str, Callable[[Pipeline, Path, Path, str], None]] = {
     "flowferry": for_sharing,
     "diffusers": for_diffusers,
+    "onnx": for_onnx,
 }
 """Each takes a pipeline, the folder of its weights, the folder to write, and where the result will be loaded from."""
 

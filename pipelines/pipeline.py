@@ -18,10 +18,10 @@ from flowferry.pipelines.flow.conditions import NO_CONDITION, Condition
 from flowferry.pipelines.flow.guidance import ConditionalVelocity, guide
 from flowferry.pipelines.flow.limits import limited
 from flowferry.pipelines.flow.losses import LOSSES
-from flowferry.pipelines.flow.solvers import Step, Velocity, last, trajectory
+from flowferry.pipelines.flow.solvers import Noise, Step, Velocity, last, trajectory
 from flowferry.pipelines.flow.tiling import padded, tiled
 from flowferry.pipelines.flow.times import list_length
-from flowferry.pipelines.flow.variances import VARIANCES, further_channels, learned, own_channels, remembered
+from flowferry.pipelines.flow.variances import VARIANCES, Variance, further_channels, learned, own_channels, remembered
 
 
 class Pipeline(Capable):
@@ -191,14 +191,18 @@ class Pipeline(Capable):
         answer = remembered(self._answer(x, labels, image, tile, overlap))
         velocity = own_channels(answer)
         velocity = velocity if edit_velocity is None else edit_velocity(velocity)
-        velocity = velocity if self.limit is None else limited(velocity, self.path, self.limit)
         noise = normal_rows(seed, rows := range(len(x)) if rows is None else rows)
         if solver.source_noise and not (reverse or start):
             x = x + solver.source_noise * normal_rows(derive_seed(seed, "source noise"), rows)(x)
         variance = learned(further_channels(answer)) if solver.variance == "learned" else VARIANCES[solver.variance]
-        step = self.objective.step(velocity, lambda v: self.solver.make_step(v, self.path, noise, variance))
+        step = self.step_along(velocity, noise, variance)
         grid = self.grid(start, reverse=reverse).to(self.device)
         return trajectory(step if edit_step is None else edit_step(step), x, grid)
+
+    def step_along(self, velocity: Velocity, noise: Noise, variance: Variance) -> Step:
+        """Return the step of objective and solver along a velocity, within the solver's bounds."""
+        velocity = velocity if self.limit is None else limited(velocity, self.path, self.limit)
+        return self.objective.step(velocity, lambda v: self.solver.make_step(v, self.path, noise, variance))
 
     def velocity(
         self, x: Tensor, labels: Tensor | None = None, *, tile: int | None = None, overlap: int | None = None
@@ -224,12 +228,16 @@ class Pipeline(Capable):
 
     def _at_any_size(self, tile: int | None, overlap: int | None) -> ConditionalVelocity:
         if self.stride is None:
-            return self._velocity
-        return padded(tiled(self._velocity, *self.tiles(tile, overlap)), self.stride)
+            return self.conditional_velocity
+        return padded(tiled(self.conditional_velocity, *self.tiles(tile, overlap)), self.stride)
 
-    def _velocity(self, x: Tensor, t: Tensor, condition: Condition) -> Tensor:
-        # x stays at t; the network is not asked beyond its last time. [B], or [B, 2] from start to end.
-        t = t.clamp(max=self.max_time).expand(len(x), *t.shape)
+    def conditional_velocity(self, x: Tensor, t: Tensor, condition: Condition) -> Tensor:
+        """Return one evaluation: the velocity [B, C, …] at x and t, not guided, and a network's further channels.
+
+        x: [B, *shape], of a size that the network takes; t: a scalar, or [2] from the start of a step to its end.
+        """
+        # x stays at t; the network is not asked beyond its last time. t: [B], or [B, 2].
+        t = t.clamp(max=self.max_time).expand(x.shape[0], *t.shape)
         answer, own = self.model(x, t, condition), x.shape[1]
         velocity = self.prediction.velocity(self.path, answer[:, :own], x, t)
         return velocity if answer.shape == x.shape else torch.cat([velocity, answer[:, own:]], dim=1)

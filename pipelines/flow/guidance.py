@@ -25,7 +25,7 @@ def guide(v: ConditionalVelocity, condition: Condition, w: float) -> Velocity:
     both = condition.followed_by(unconditional)
 
     def guided(x: Tensor, t: Tensor) -> Tensor:
-        cond, uncond = v(torch.cat([x, x]), t, both).chunk(2)
+        cond, uncond = v(torch.cat([x, x]), t, both).unflatten(0, (2, -1))
         mixed, own = uncond + w * (cond - uncond), x.shape[1]
         return mixed if mixed.shape == x.shape else torch.cat([mixed[:, :own], cond[:, own:]], dim=1)
 

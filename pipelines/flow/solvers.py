@@ -5,7 +5,7 @@ A function that takes a velocity or a step and returns another one to use in its
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -171,7 +171,7 @@ SOLVERS: dict[str, Solver] = {
 }
 
 
-def trajectory(step: Step, x: Tensor, grid: Tensor) -> Iterator[Tensor]:
+def trajectory(step: Step, x: Tensor, grid: Iterable[Tensor]) -> Iterator[Tensor]:
     """Yield x [B, …] at every time of the grid [N+1], the first included. A decreasing grid leads to the source."""
     yield x
     for t, t_next in pairwise(grid):
