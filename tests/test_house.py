@@ -162,11 +162,14 @@ def test_the_front_door_opens_without_anything_heavy(module: str) -> None:
     assert done.stdout.strip() == "[]"
 
 
-def test_translate_begins_without_what_it_does_not_need() -> None:
+def test_translate_and_train_begin_without_what_they_do_not_need() -> None:
     """To import torchvision takes longer than torch, and longer than to translate a thousand garments in one step."""
-    code = "import sys, flowferry.pipelines.translate; print(*(m for m in sys.modules))"
+    verbs = ("translate", "train")
+    code = "\n".join(["import sys", *(f"import flowferry.pipelines.{verb}; print(*sys.modules)" for verb in verbs)])
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert not {"torchvision", "scipy", "matplotlib", "tifffile", "torchmetrics"} & set(done.stdout.split())
+    translate, train = map(str.split, done.stdout.splitlines())
+    assert not {"torchvision", "scipy", "matplotlib", "tifffile", "torchmetrics"} & set(translate)
+    assert not {"torchvision", "torchmetrics", "torch._dynamo"} & set(train)
 
 
 def test_the_pipeline_comes_with_neither_the_command_line_nor_an_optimizer() -> None:

@@ -10,7 +10,6 @@ import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
-from torchvision.transforms.functional import gaussian_blur
 from tqdm import trange
 
 from flowferry.configs.components import SamplerConfig
@@ -113,6 +112,8 @@ def view(images: Tensor, g: torch.Generator) -> Tensor:
 
 def damage(images: Tensor, g: torch.Generator) -> tuple[Tensor, Tensor]:
     """Return the images [B, C, H, W], the first half blurred and the rest noisy; and which it is, 1 or 2, int64 [B]."""
+    from torchvision.transforms.functional import gaussian_blur  # to import it takes longer than torch
+
     half = len(images) // 2
     strength = float(torch.rand((), generator=g, device=images.device))
     sigma, std = (low + strength * (high - low) for low, high in (SIGMAS, NOISE))

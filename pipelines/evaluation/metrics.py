@@ -1,7 +1,8 @@
 """Measure how alike two sets of samples are, and how much one labeling says about another. Tensors in, numbers out.
 
 Unless stated otherwise, samples are features [N, D] that a classifier of such images gives. Each function measures the
-calling process's own samples and waits for no other process.
+calling process's own samples and waits for no other process. torchmetrics is imported where it is needed: it brings
+torchvision and more along, which would more than double the time that a command takes to start.
 """
 
 import warnings
@@ -11,9 +12,6 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchmetrics.functional.image import structural_similarity_index_measure
-from torchmetrics.image.fid import FrechetInceptionDistance
-from torchmetrics.image.kid import KernelInceptionDistance
 
 WINDOW = 11  # pixels, in which structure is compared: images must be as large
 NEIGHBORS = 5  # k of Naeem et al. 2020
@@ -37,6 +35,8 @@ def frechet(real: Tensor, fake: Tensor) -> float:
 
     It is ‖μ_r − μ_f‖² + tr(Σ_r + Σ_f − 2(Σ_r Σ_f)^½), in squared feature units: 0 for sets of equal moments.
     """
+    from torchmetrics.image.fid import FrechetInceptionDistance
+
     metric = FrechetInceptionDistance(feature=PrecomputedFeatures(real.shape[1]), sync_on_compute=False).to(real.device)
     metric.update(real.double(), real=True)
     metric.update(fake.double(), real=False)
@@ -49,6 +49,8 @@ def kernel(real: Tensor, fake: Tensor, *, seed: int = 0) -> float:
     It is the squared maximum mean discrepancy under the kernel (x·y/D + 1)³, the mean over 100 subsets that `seed`
     draws. The estimate is unbiased: for sets that are alike it scatters about 0, below it too.
     """
+    from torchmetrics.image.kid import KernelInceptionDistance
+
     size = min(1000, len(real), len(fake))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the warning that all features are kept in memory
@@ -79,6 +81,8 @@ def closeness(images: Tensor, truth: Tensor) -> Closeness:
 
 def closeness_of_each(images: Tensor, truth: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return the values of `Closeness` of each image, [N] each."""
+    from torchmetrics.functional.image import structural_similarity_index_measure
+
     error = (images - truth).double() / 2  # black and white are 1 apart
     mse = error.square().mean(dim=(1, 2, 3)).clamp(min=1e-10)
     ssim = structural_similarity_index_measure(images, truth, data_range=2.0, reduction="none")
