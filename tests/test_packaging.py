@@ -45,11 +45,12 @@ pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.joi
 # --- the wheel ------------------------------------------------------------------------------------------
 
 
-def run(*command: str | Path, where: Path) -> str:
-    """Run a command in the folder `where` as a user's shell would; return its standard output."""
+def run(*command: str | Path, where: Path, **variables: str | Path) -> str:
+    """Run a command in the folder `where` as a user's shell would, with these variables; return its standard output."""
     set_by_hand = ("PYTHON", "FLOWFERRY", "VIRTUAL_ENV", "PIP_")
     environment = {name: value for name, value in os.environ.items() if not name.startswith(set_by_hand)}
     environment |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+    environment |= {name: str(value) for name, value in variables.items()}
     done = subprocess.run(list(map(str, command)), cwd=where, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, f"{' '.join(map(str, command))}\n{done.stdout}\n{done.stderr}"
     return done.stdout
@@ -104,12 +105,11 @@ def test_the_wheel_holds_one_package_and_nothing_beside_it(wheel: Path) -> None:
         assert archive.read(f"{information}/top_level.txt").decode().split() == ["flowferry"]
 
 
-def test_the_wheel_holds_every_module_and_the_shipped_weights(wheel: Path, sources: Path) -> None:
+def test_the_wheel_holds_every_file_of_the_sources_and_the_shipped_weights(wheel: Path, sources: Path) -> None:
     rooms = [sources / room for room in ("configs", "datasets", "models", "pipelines")]
-    modules = [*sources.glob("*.py"), *(path for room in rooms for path in room.rglob("*.py"))]
-    shipped = [path for path in (sources / "models" / "shipped").rglob("*") if path.is_file()]
-    assert any(path.name == "model.safetensors" for path in shipped)
-    wanted = {f"flowferry/{path.relative_to(sources).as_posix()}" for path in (*modules, *shipped)}
+    files = [*sources.glob("*.py"), *(path for room in rooms for path in room.rglob("*") if path.is_file())]
+    assert any(path.name == "model.safetensors" for path in files)
+    wanted = {f"flowferry/{path.relative_to(sources).as_posix()}" for path in files if CACHE not in path.parts}
     assert {name for name in names_in(wheel) if name.startswith("flowferry/")} == wanted
     assert not [name for name in wanted if "tests" in name or "docs" in name or CACHE in name]
 
@@ -258,7 +258,45 @@ def test_installing_changes_no_file_of_another_package(environment: Environment)
     assert {name.split("/")[0].partition("-")[0] for name in added} == {"flowferry"}
 
 
-def test_the_command_translates_images_with_the_shipped_weights(environment: Environment, empty: Path) -> None:
+MODULES = """
+import pkgutil, flowferry
+
+for module in pkgutil.walk_packages(flowferry.__path__, "flowferry."):  # which imports the packages among them
+    print(module.name)
+"""
+
+
+def test_every_folder_of_the_sources_is_imported_and_every_file_found(
+    environment: Environment, sources: Path, empty: Path
+) -> None:
+    rooms = [sources / room for room in ("configs", "datasets", "models", "pipelines")]
+    files = [*sources.glob("*.py"), *(path for room in rooms for path in room.rglob("*.py"))]
+    names = {".".join(("flowferry", *path.relative_to(sources).with_suffix("").parts)) for path in files}
+    found = run(environment.python, "-c", MODULES, where=empty).split()
+    assert {*found, "flowferry"} == {name.removesuffix(".__init__") for name in names}
+
+
+GUARD = """
+import os, socket
+
+def refused(*asked, **options):
+    with open(os.environ["ASKED"], "a") as log:
+        print(*asked, file=log)
+    raise OSError("there is no network here")
+
+socket.socket.connect = socket.socket.connect_ex = socket.socket.sendto = socket.getaddrinfo = refused
+"""
+
+
+def test_the_command_translates_images_with_the_shipped_weights_and_asks_no_network(
+    environment: Environment, empty: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(GUARD)  # which Python imports as it starts
+    guarded = {"PYTHONPATH": tmp_path, "ASKED": tmp_path / "asked", "HF_HUB_OFFLINE": "0"}
+    asking = "import contextlib, socket\nwith contextlib.suppress(OSError): socket.create_connection(('localhost', 9))"
+    run(environment.python, "-c", asking, where=empty, **guarded)
+    assert (tmp_path / "asked").read_text().startswith("localhost 9")
+    (tmp_path / "asked").unlink()
     assert "fashion2mnist" in run(environment.flowferry, "list", where=empty)
     (empty / "garments").mkdir()
     for name, level in (("a.png", 60), ("b.png", 180)):
@@ -266,7 +304,8 @@ def test_the_command_translates_images_with_the_shipped_weights(environment: Env
         garment.paste(level, (8, 4, 20, 24))
         garment.save(empty / "garments" / name)
     options = "--pipeline fashion2mnist --input garments --output out".split()
-    run(environment.flowferry, "translate", *options, where=empty)
+    run(environment.flowferry, "translate", *options, where=empty, **guarded)
+    assert not (tmp_path / "asked").exists()
     digits = [Image.open(empty / "out" / name) for name in ("a.png", "b.png")]
     assert [digit.size for digit in digits] == [(28, 28)] * 2
     assert all(low < 64 and high > 128 for low, high in (digit.convert("L").getextrema() for digit in digits))
