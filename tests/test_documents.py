@@ -4,6 +4,7 @@ A test may be cited by the beginning of its name and "…". The first column of 
 """
 
 import ast
+import json
 import re
 import shlex
 from contextlib import suppress
@@ -24,7 +25,8 @@ from flowferry.configs.validation import UserError
 from flowferry.launch import VERBS
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md")))
+NAMED = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md")
+DOCUMENTS = (*NAMED, *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "docs").glob("notebooks/*.ipynb")))
 FOLDERS = (".ci", "configs", "datasets", "docs", "models", "pipelines", "tests")
 FILES = [*ROOT.glob("*.*"), *(path for folder in FOLDERS for path in (ROOT / folder, *(ROOT / folder).rglob("*")))]
 TREES = {path: ast.parse(path.read_text()) for path in FILES if path.suffix == ".py" and path.parent != ROOT}
@@ -47,8 +49,16 @@ BLOCK = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 each = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 
 
+def words_of(document: Path) -> str:
+    """Return the text of a document; of a notebook, without its code, which is run instead."""
+    if document.suffix != ".ipynb":
+        return document.read_text()
+    cells = json.loads(document.read_text())["cells"]
+    return "\n\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+
+
 def read(document: Path) -> str:
-    text = document.read_text()
+    text = words_of(document)
     return re.sub(r"^\|[^|]*\|", "|", text, flags=re.MULTILINE) if document.name == "CHANGELOG.md" else text
 
 
@@ -64,13 +74,13 @@ def lines(text: str) -> list[str]:
 
 def anchors(document: Path) -> set[str]:
     """Return the anchors that GitHub gives the headings."""
-    headings = re.findall(r"^#+ (.*)", BLOCK.sub("", document.read_text()), re.MULTILINE)
+    headings = re.findall(r"^#+ (.*)", BLOCK.sub("", words_of(document)), re.MULTILINE)
     return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 @each
 def test_links_lead_to_files_and_headings(document: Path) -> None:
-    for link in re.findall(r"\]\((?!https?:)([^)\s]+)\)", BLOCK.sub("", document.read_text())):
+    for link in re.findall(r"\]\((?!https?:)([^)\s]+)\)", BLOCK.sub("", words_of(document))):
         path, _, anchor = link.partition("#")
         target = document.parent / path if path else document
         assert target.exists() and (not anchor or anchor in anchors(target)), link
