@@ -56,19 +56,9 @@ class TextOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FilesOptions(UseOptions):
-    """What the verbs that take image files share: one file, or all of a folder and its sub-folders."""
+class ReadOptions(Validated):
+    """What the verbs share that read image files."""
 
-    destination: Annotated[str, arg(name="output", metavar="PATH")]
-    """For a file: a file, whose ending says the format, or a folder, which is there or whose name ends in a slash. For
-    a folder: a folder, where each result keeps its relative path."""
-    format: Literal["png", "jpeg", "webp", "tiff", "npy"] | None = None
-    """Of the results. None: as the input, where that is PNG, WebP (written without loss), TIFF or an array of NumPy;
-    PNG for any other, such as JPEG."""
-    follow_links: bool = False
-    """Follow symbolic links to folders, and to files outside the folder, too; otherwise they are passed over."""
-    batch_size: Annotated[int, Range(1)] = 256
-    """Images held in memory at a time; the result for an image does not depend on it."""
     resize: Literal["fit", "fill", "stretch", "none"] | None = None
     """How to bring an image to the network's size: fit all of it inside a border, fill with its middle, stretch it, or
     none: accept only that size. None: as the folder that the pipeline was trained on, else fit."""
@@ -81,11 +71,41 @@ class FilesOptions(UseOptions):
     strict: bool = False
     """Refuse files that are whole but for their wrapping: a JPEG without its end marker, a PNG with a damaged chunk
     beside the image, values a little out of range."""
-    restore_size: bool = False
-    """Give each result the size of its input."""
     background: str | None = None
     """Color behind transparent images and of borders: a name such as white, or #rrggbb; None: as the folder that the
     pipeline was trained on, else black."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SizeOptions(Validated):
+    """At which size images go through the network."""
+
+    size: Literal["own", "network"] | None = None
+    """own: each result has the size of its input, which the network sees pixel by pixel, in tiles where it is large;
+    network: all are brought to the network's size. None: own where the pipeline was trained on crops, else network."""
+    tile: Annotated[int | None, Range(1)] = None
+    """Pixels: images that are longer on a side go through the network in overlapping tiles of this side. None: 512, or
+    as long as the pipeline's images are if that is more."""
+    overlap: Annotated[int | None, Range(0)] = None
+    """Pixels by which tiles overlap; None: 64, or a quarter of a tile if that is less."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FilesOptions(ReadOptions, UseOptions):
+    """What the verbs that take image files share: one file, or all of a folder and its sub-folders."""
+
+    destination: Annotated[str, arg(name="output", metavar="PATH")]
+    """For a file: a file, whose ending says the format, or a folder, which is there or whose name ends in a slash. For
+    a folder: a folder, where each result keeps its relative path."""
+    format: Literal["png", "jpeg", "webp", "tiff", "npy"] | None = None
+    """Of the results. None: as the input, where that is PNG, WebP (written without loss), TIFF or an array of NumPy;
+    PNG for any other, such as JPEG."""
+    follow_links: bool = False
+    """Follow symbolic links to folders, and to files outside the folder, too; otherwise they are passed over."""
+    batch_size: Annotated[int, Range(1)] = 256
+    """Images held in memory at a time; the result for an image does not depend on it."""
+    restore_size: bool = False
+    """Give each result the size of its input."""
     suffix: bool = False
     """Keep the input's ending in the result's name: a.jpg becomes a.jpg.png, not a.png."""
     overwrite: bool = False
@@ -105,19 +125,11 @@ class FilesOptions(UseOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TranslateOptions(FilesOptions):
+class TranslateOptions(SizeOptions, FilesOptions):
     """Translate an image file, or every image file of a folder and its sub-folders."""
 
     input: Path
     """An image file or a folder of them."""
-    size: Literal["own", "network"] | None = None
-    """own: each result has the size of its input, which the network sees pixel by pixel, in tiles where it is large;
-    network: all are brought to the network's size. None: own where the pipeline was trained on crops, else network."""
-    tile: Annotated[int | None, Range(1)] = None
-    """Pixels: images that are longer on a side go through the network in overlapping tiles of this side. None: 512, or
-    as long as the pipeline's images are if that is more."""
-    overlap: Annotated[int | None, Range(0)] = None
-    """Pixels by which tiles overlap; None: 64, or a quarter of a tile if that is less."""
     labels: str | None = None
     """The class to ask for, for class-conditioned pipelines, by its number or the name of its folder, which goes first;
     None: none, or the one the pipeline infers itself."""

@@ -25,6 +25,7 @@ from flowferry.pipelines.prompts import prompted, told_texts
 from flowferry.pipelines.storage.files import prepare_folder, write_aside, write_png
 from flowferry.pipelines.translate_tree import opened, reading, take_files, trained_reading
 from flowferry.pipelines.translation.edits import EDITS, Edit
+from flowferry.pipelines.translation.transforms import Transform
 from flowferry.pipelines.translation.translator import Translator
 from flowferry.pipelines.visualization.grids import caption, path_frames, save_gif, sheet
 
@@ -40,6 +41,18 @@ def run(options: EditOptions) -> int:
     run = opened(options)
     pipeline = prompted(run.pipeline, options)
     run = run._replace(pipeline=pipeline)
+    translator = editor_of(pipeline, options)
+    if options.input is None:
+        return new_images(translator, options) if run.state.is_main_process else 0
+    edit = translator.transform
+    assert isinstance(edit, Edit)
+    settings = {"edit": edit.name, "resample": edit.resample, "sigma": edit.sigma, "mask": edit.mask.tolist()}
+    settings |= {"starts": list(edit.starts), "labels": list(edit.classes), "views": list(edit.views)}
+    return take_files(translator, options.input, options, run, settings | told_texts(pipeline))
+
+
+def editor_of(pipeline: Pipeline, options: EditOptions) -> Translator:
+    """Return what edits as the options say. Raises UserError for options that the pipeline cannot follow."""
     check_pipeline(pipeline, options)
     side = pipeline.config.source if EDITS[options.edit].start is None else pipeline.config.target
     how = reading(trained_reading(side), options)
@@ -53,12 +66,7 @@ def run(options: EditOptions) -> int:
     edit = Edit(pipeline=pipeline, seed=options.seed, name=options.edit, **transform)
     for variant in range(1, edit.variants + 1):  # what the pipeline cannot do is refused here, before it is evaluated
         edit.trajectory(torch.zeros(1, *pipeline.config.shape), [variant])
-    translator = Translator(transform=edit, reading=how, restore_size=options.restore_size)
-    if options.input is None:
-        return new_images(translator, options) if run.state.is_main_process else 0
-    settings = {"edit": edit.name, "resample": edit.resample, "sigma": edit.sigma, "mask": edit.mask.tolist()}
-    settings |= {"starts": list(edit.starts), "labels": list(edit.classes), "views": list(edit.views)}
-    return take_files(translator, options.input, options, run, settings | told_texts(pipeline))
+    return Translator(transform=edit, reading=how, restore_size=options.restore_size)
 
 
 # --- what is asked for ------------------------------------------------------------------------------------
@@ -147,12 +155,11 @@ def new_images(translator: Translator, options: EditOptions) -> int:
     prepare_folder(folder, "--output")
     if there := [file for file in files if file.exists() and not options.overwrite]:
         raise UserError(f"--output: got {there[0]}, which is there already; expected another folder, or --overwrite")
-    x0 = [x.cpu() for x in pipeline.draw_source(count, seed=options.seed)]
-    results = translator.translate_batch(x0, [1] * count)
+    x0, results = drawn(translator, count, options.seed)
     for file, result in zip(files, results, strict=True):
         write_aside(file, encode(result, format))
     if options.sheet:
-        rows = seen(torch.stack(results[:ON_SHEET]), options)
+        rows = seen(torch.stack(results[:ON_SHEET]), edit)
         write_png(folder / "sheet.png", sheet(list(rows.items()), caption(pipeline.config, edit.told)))
     if options.gif:
         points = torch.stack(list(translator.trajectory(x0[:ON_SHEET], [1] * len(x0[:ON_SHEET]))))
@@ -161,13 +168,20 @@ def new_images(translator: Translator, options: EditOptions) -> int:
     return 0
 
 
+def drawn(translator: Translator, count: int, seed: int) -> tuple[list[Tensor], list[Tensor]]:
+    """Return `count` source samples [C, H, W], and what becomes of them."""
+    x0 = [x.cpu() for x in translator.pipeline.draw_source(count, seed=seed)]
+    return x0, translator.translate_batch(x0, [1] * count)
+
+
 def format_of(config: Config) -> str:
     """Return the format of new images: PNG, where it holds so many channels, else TIFF."""
     return "png" if config.shape[0] in WRITTEN["png"].channels else "tiff"
 
 
-def seen(images: Tensor, options: EditOptions) -> dict[str, Tensor]:
+def seen(images: Tensor, transform: Transform) -> dict[str, Tensor]:
     """Return anagrams [B, C, H, W] in each of their views, or hybrids from nearby and from afar."""
-    if not (views := asked_views(options)):
-        return {"from nearby": images, "from afar": lowpass(images, options.sigma)}
-    return {"as it is" if view == "identity" else view: VIEWS[view].see(images) for view in views}
+    assert isinstance(transform, Edit)
+    if not transform.views:
+        return {"from nearby": images, "from afar": lowpass(images, transform.sigma)}
+    return {"as it is" if view == "identity" else view: VIEWS[view].see(images) for view in transform.views}

@@ -2,9 +2,12 @@
 
 import logging
 import re
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from flowferry.configs.labels import parse_labels
 from flowferry.configs.options import SampleOptions
@@ -33,27 +36,21 @@ def run(options: SampleOptions) -> int:
     folder = find_weights(options.pipeline)
     pipeline = Pipeline.from_pretrained(folder, precision=options.precision).using(**options.sampling)
     pipeline = prompted(pipeline, options)
-    labels = asked_labels(options, pipeline.config)
+    asked_labels(options, pipeline.config)  # what is wrong with them is told before anything is made
     output = options.output or weights.results_folder(folder, pipeline.config) / "sampled"
     larger = enlarging(options)
     prepare_folder(output, "--output")
-    count = (options.count or 64) if labels is None else len(labels)
-    images = pipeline.sample(
-        count, labels, seed=options.seed, batch_size=options.batch_size, data_root=options.data_root
-    )
+    images, labels = drawn(pipeline, options)
     if larger:
         images = enlarge(larger, images, labels, seed=options.seed, batch_size=options.batch_size)
     earlier = {file.name for file in output.iterdir() if EARLIER.fullmatch(file.name)}
     if not pipeline.config.is_image:
         with aside(output / "points.csv") as part:
             np.savetxt(part, images.cpu().numpy(), delimiter=",")
-        log.info("%d points in %s; NFE %d", count, output / "points.csv", pipeline.nfe)
+        log.info("%d points in %s; NFE %d", len(images), output / "points.csv", pipeline.nfe)
         return 0
-    format = "png" if images.shape[1] in WRITTEN["png"].channels else "tiff"
-    for index, image in enumerate(images):
-        suffix = "" if labels is None else f"-{labels[index]}"
-        name = f"{index:05d}{suffix}{WRITTEN[format].endings[0]}"
-        write_aside(output / name, encode(image, format))
+    for name, data in encoded(images, labels):
+        write_aside(output / name, data)
         earlier.discard(name)
     if options.output is None:
         for name in earlier:
@@ -63,8 +60,24 @@ def run(options: SampleOptions) -> int:
     across = pipeline.config.num_classes if labels is not None and options.labels is None else 16
     title = caption(pipeline.config, f"seed {options.seed}, NFE {pipeline.nfe}")
     write_png(output / "sheet.png", sheet([("", row) for row in images.split(across)], title))
-    log.info("%d images and sheet.png in %s; NFE %d", count, output, pipeline.nfe)
+    log.info("%d images and sheet.png in %s; NFE %d", len(images), output, pipeline.nfe)
     return 0
+
+
+def drawn(pipeline: Pipeline, options: SampleOptions) -> tuple[Tensor, Tensor | None]:
+    """Return new samples [count, *shape] as the options ask for them, and their labels int64 [count], if any."""
+    labels = asked_labels(options, pipeline.config)
+    count = (options.count or 64) if labels is None else len(labels)
+    how: Any = {"batch_size": options.batch_size, "data_root": options.data_root}
+    return pipeline.sample(count, labels, seed=options.seed, **how), labels
+
+
+def encoded(images: Tensor, labels: Tensor | None) -> Iterator[tuple[str, bytes]]:
+    """Yield the names and the bytes of files of images [B, C, H, W]: PNG where it holds so many channels, else TIFF."""
+    format = "png" if images.shape[1] in WRITTEN["png"].channels else "tiff"
+    for index, image in enumerate(images):
+        suffix = "" if labels is None else f"-{labels[index]}"
+        yield f"{index:05d}{suffix}{WRITTEN[format].endings[0]}", encode(image, format)
 
 
 def enlarging(options: SampleOptions) -> Pipeline | None:
@@ -77,7 +90,7 @@ def enlarging(options: SampleOptions) -> Pipeline | None:
     return prompted(larger, options).using(steps=options.steps, stride=options.stride)
 
 
-def asked_labels(options: SampleOptions, config: Config) -> torch.Tensor | None:
+def asked_labels(options: SampleOptions, config: Config) -> Tensor | None:
     """Return labels int64 [count]: `--count` of them in turn, or `--per-label` of each; None for no labels."""
     if options.labels is None and not config.asked_classes:
         return None

@@ -22,7 +22,13 @@ from flowferry.pipelines.translation.translator import Translator
 def run(options: TranslateOptions) -> int:
     """Translate `options.input` into `options.output`; return the exit code, 1 if any file failed."""
     run = opened(options)
-    pipeline = run.pipeline
+    translator = translator_of(run.pipeline, options)
+    settings = {"labels": asked_label(run.pipeline.config, options), "reverse": options.reverse}
+    return take_files(translator, options.input, options, run, settings)
+
+
+def translator_of(pipeline: Pipeline, options: TranslateOptions) -> Translator:
+    """Return what translates as the options say. Raises UserError for options that the pipeline cannot follow."""
     check(pipeline, options)
     if options.labels is None and pipeline.config.asked_classes:
         pipeline = pipeline.using(guidance=0)  # unconditional, because no class is asked for
@@ -39,9 +45,7 @@ def run(options: TranslateOptions) -> int:
     check_variants(transform, options)
     trained = trained_reading(start_of(pipeline.config, options))
     how: Any = {"reading": reading(trained, options), "restore_size": options.restore_size, "sizes": at}
-    translator = Translator(transform=transform, **how)
-    settings = {"labels": transform.label, "reverse": options.reverse}
-    return take_files(translator, options.input, options, run, settings)
+    return Translator(transform=transform, **how)
 
 
 def check(pipeline: Pipeline, options: TranslateOptions) -> None:

@@ -1,6 +1,7 @@
 """One image file instead of a folder of them: where its results go, and what may be replaced there."""
 
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 from PIL import Image
@@ -12,7 +13,7 @@ from flowferry.datasets.file_tree import Item, numbered
 from flowferry.datasets.image_io import NOTES
 from flowferry.datasets.image_writing import WRITTEN, format_for, format_named
 from flowferry.pipelines.storage.files import prepare_folder, write_aside
-from flowferry.pipelines.translation.files import Result
+from flowferry.pipelines.translation.files import Loaded, LoadedImage, Result
 from flowferry.pipelines.translation.translator import Translator
 
 log = logging.getLogger("flowferry")
@@ -24,18 +25,28 @@ def one_file(translator: Translator, source: Path, options: FilesOptions) -> int
         if getattr(options, name):
             raise UserError(f"--{name}: got the one file {source}, expected a folder of images")
     paths = outputs_of(source, options, translator.transform.variants)
-    loaded = translator.load(source.parent, None, (Item(source.name, paths[0].name), None))
+    loaded = loaded_file(translator, source, paths[0].name)
     if isinstance(loaded, Result):
         log.warning("failed: %s: %s", source, loaded.entry["error"])
         return 1
     prepare_folder(paths[0].parent, "--output")
-    results = translator.translate_batch([loaded.image] * len(paths), range(1, len(paths) + 1))
-    for path, result in zip(paths, results, strict=True):
-        write_aside(path, translator.encode(result, loaded, source.parent))
+    for path, data in zip(paths, encoded(translator, loaded, source.parent, len(paths)), strict=True):
+        write_aside(path, data)
     for note in loaded.notes:
         log.info("%s had %s", source, NOTES[note])
     log.info("%s; NFE %d", ", ".join(map(str, paths)), translator.transform.nfe)
     return 0
+
+
+def loaded_file(translator: Translator, source: Path, output: str) -> Loaded:
+    """Read, check and frame an image file, which is to become one called `output`; errors become a failed result."""
+    return translator.load(source.parent, None, (Item(source.name, output), None))
+
+
+def encoded(translator: Translator, loaded: LoadedImage, root: Path, count: int) -> Iterator[bytes]:
+    """Yield the first `count` variants of what becomes of a file under `root`, as the bytes of files."""
+    results = translator.translate_batch([loaded.image] * count, range(1, count + 1))
+    return (translator.encode(result, loaded, root) for result in results)
 
 
 def outputs_of(source: Path, options: FilesOptions, count: int) -> list[Path]:
