@@ -46,6 +46,7 @@ VERBS = {
     "translate": Verb("translate an image file or a folder of them", "TranslateOptions", "translate"),
     "edit": Verb("edit images with a pipeline that was not trained for it", "EditOptions", "edit"),
     "evaluate": Verb("measure a trained pipeline: how real, how faithful, at what cost", "EvaluateOptions", "evaluate"),
+    "serve": Verb("show a trained pipeline in the browser: upload, translate, edit", "ServeOptions", "serve"),
     "report": Verb("write a lab report of a run: pictures, figures, explanations", "ReportOptions", "report"),
     "features": Verb("train the classifier with which evaluate measures a data set", "FeaturesOptions", "features"),
     "embed": Verb("encode texts once, for pretrained pipelines that take them", "EmbedOptions", "embed"),

@@ -9,9 +9,10 @@ from tyro.conf import arg
 from flowferry.configs.file_options import EditOptions, Precision, TextOptions, TranslateOptions, UseOptions
 from flowferry.configs.locations import RUNS, default_data_root
 from flowferry.configs.schema import Config
+from flowferry.configs.serve_options import ServeOptions
 from flowferry.configs.validation import Positive, Range, Validated
 
-__all__ = ["EditOptions", "TranslateOptions"]  # options of every verb are found here
+__all__ = ["EditOptions", "ServeOptions", "TranslateOptions"]  # options of every verb are found here
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,9 +168,10 @@ class ExportOptions:
     """A name from `list` that was trained here or is shipped, or a folder with weights."""
     output: Path
     """The folder to write."""
-    format: Literal["flowferry", "diffusers", "onnx"] = "flowferry"
+    format: Literal["flowferry", "diffusers", "onnx", "space"] = "flowferry"
     """flowferry: weights, configuration and a model card; diffusers: for DiffusionPipeline.from_pretrained; onnx: the
-    velocity and a whole translation as files that run without torch."""
+    velocity and a whole translation as files that run without torch; space: a Hugging Face Space, which shows the
+    pipeline as serve does."""
     push: str | None = None
     """Also upload it as this user/name of the Hugging Face hub."""
     private: bool = False

@@ -10,6 +10,7 @@ from flowferry.pipelines.pipeline import Pipeline
 from flowferry.pipelines.publishing.for_diffusers import for_diffusers
 from flowferry.pipelines.publishing.onnx_files import for_onnx
 from flowferry.pipelines.publishing.sharing import for_sharing
+from flowferry.pipelines.publishing.space import for_space
 from flowferry.pipelines.storage import hub
 from flowferry.pipelines.storage.hub import find_weights
 
@@ -19,6 +20,7 @@ FORMATS: dict[str, Callable[[Pipeline, Path, Path, str], None]] = {
     "flowferry": for_sharing,
     "diffusers": for_diffusers,
     "onnx": for_onnx,
+    "space": for_space,
 }
 """Each takes a pipeline, the folder of its weights, the folder to write, and where the result will be loaded from."""
 

@@ -16,6 +16,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from flowferry.configs.components import SamplerConfig
 from flowferry.configs.file_options import FilesOptions
 from flowferry.configs.images import ReadConfig
+from flowferry.configs.serve_options import ServeOptions
 from flowferry.configs.validation import BrokenOff, UserError
 from flowferry.datasets.backgrounds import check_background
 from flowferry.datasets.file_tree import Item, OutputTree
@@ -50,7 +51,7 @@ class Opened(NamedTuple):
     state: PartialState
 
 
-def opened(options: FilesOptions) -> Opened:
+def opened(options: FilesOptions | ServeOptions) -> Opened:
     """Return the pipeline that the options name. Raises UserError where there is none, and for a wrong background."""
     if options.background is not None:
         check_background(options.background)

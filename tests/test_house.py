@@ -94,12 +94,16 @@ BELOW = {
     "evaluation": {"configs", "datasets", "models", "flow", "storage", "visualization", "verbs"},
     "translation": {"configs", "datasets", "storage", "visualization", "verbs"},
     "training": {"configs", "datasets", "models", "flow", "storage", "evaluation", "verbs"},
+    "serving": {"configs", "datasets", "models", "flow", "storage", "translation", "visualization", "verbs"},
     "publishing": {"configs", "datasets", "models", "flow", "storage", "evaluation", "training", "verbs"},
 }
 """The rooms that each room may import from, beside itself; the verbs may import from all."""
 
 SHARED = {"pipeline", "pretrained", "editing", "optimizers", "hardware"}
 """What the rooms may import from the root of pipelines/, whose other files are verbs."""
+
+ABOVE_VERBS = {"serving": {"translate", "translate_file", "edit", "sample"}}
+"""The verbs whose work a room does for others than the command line, in the words of their options."""
 
 
 @pytest.mark.parametrize("module", OURS)
@@ -108,7 +112,7 @@ def test_each_room_imports_from_the_rooms_below_it(module: str) -> None:
     if room != "verbs":
         assert {room_of(other) for other in OURS[module]} - {room} <= BELOW[room]
         verbs = {other.rpartition(".")[2] for other in OURS[module] if room_of(other) == "verbs"}
-        assert verbs <= SHARED
+        assert verbs <= SHARED | ABOVE_VERBS.get(room, set())
 
 
 @pytest.mark.parametrize("module", [module for module in OURS if module.startswith("flowferry.configs")])
@@ -123,9 +127,9 @@ def test_the_mathematics_needs_torch_alone(module: str) -> None:
 
 
 def test_only_verbs_know_the_options_of_the_command_line() -> None:
-    options = {"flowferry.configs.options", "flowferry.configs.file_options"}
+    options = {f"flowferry.configs.{name}" for name in ("options", "file_options", "serve_options")}
     knows = {module for module, found in OURS.items() if options & found}
-    assert {room_of(module) for module in knows} == {"verbs", "configs", "launch"}
+    assert {room_of(module) for module in knows} == {"verbs", "configs", "launch", *ABOVE_VERBS}
 
 
 def test_only_what_runs_on_several_processes_or_keeps_weights_aside_knows_accelerate() -> None:

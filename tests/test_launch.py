@@ -70,7 +70,7 @@ def test_a_run_folder_is_a_pipeline(here, capsys):
             ["foo"],
             [
                 "unknown verb: got 'foo'",
-                "train, distill, sample, translate, edit, evaluate, report, features, embed, export, list",
+                "train, distill, sample, translate, edit, evaluate, serve, report, features, embed, export, list",
             ],
         ),
         (

@@ -1,0 +1,1 @@
+"""Show a trained pipeline in the browser."""
