@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,10 @@ from accelerate.state import AcceleratorState
 from flowferry.configs.components import SyntheticColorsConfig, SyntheticDigitsConfig, SyntheticGarmentsConfig
 from flowferry.configs.presets import PIPELINES
 from flowferry.configs.schema import Config
+from flowferry.datasets import builders
+from flowferry.datasets.synthetic import draw_digits, draw_garments
+from flowferry.pipelines.evaluation.classifier import train_classifier
+from flowferry.pipelines.training import teacher, validation
 
 torch.set_num_threads(1)
 
@@ -35,6 +40,16 @@ SMALL: dict[str, dict[str, Any]] = {
 }
 
 
+# The files that take longest begin first, so that of several processes none has one of them left at the end.
+LONGEST = "train packaging notebooks signals evaluate report environment launch small_machines alone translate".split()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the tests of LONGEST first, in the order of their files there."""
+    place = {f"test_{name}.py": number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path.name, len(place)))
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add `--device`, on which the numerical tests run."""
     parser.addoption("--device", default="cpu", help="the device of the numerical tests, such as cuda; default: cpu")
@@ -44,6 +59,21 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def device(request: pytest.FixtureRequest) -> torch.device:
     """Return the device of the numerical tests."""
     return torch.device(request.config.getoption("--device"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def brief() -> Iterator[None]:
+    """Make tiny runs cheaper: fewer held-out samples, classifiers that are trained less, images that are drawn once.
+
+    The tests of these state the numbers that they are about.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        for kind, draw in (("synthetic-digits", draw_digits), ("synthetic-garments", draw_garments)):
+            patch.setitem(builders.SAMPLERS, kind, partial(builders.from_drawing, cache(draw)))
+        patch.setattr(validation, "HELD_OUT", 64)
+        patch.setattr(teacher, "HELD_OUT", 64)
+        patch.setitem(train_classifier.__kwdefaults__, "epochs", 7)  # enough for more than nine drawn images in ten
+        yield
 
 
 @pytest.fixture(scope="session")

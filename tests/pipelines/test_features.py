@@ -7,7 +7,7 @@ import torch
 
 from flowferry import launch
 from flowferry.configs.components import SyntheticDigitsConfig
-from flowferry.pipelines.evaluation.classifier import load, trained_classifier
+from flowferry.pipelines.evaluation.classifier import load, train_classifier, trained_classifier
 from flowferry.pipelines.train import Trainer
 from tiny_runs import config_of
 
@@ -28,6 +28,7 @@ def test_the_classifier_of_a_run_s_data_is_where_evaluate_looks_for_it(
 
 def test_a_file_of_another_name_is_written_where_it_is_asked_for(tmp_path: Path, tiny, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(train_classifier.__kwdefaults__, "epochs", 1)
     assert Trainer(config_of(tiny, 1), Path("runs/tiny"), data_root=tmp_path).run() == 0
     assert launch.main(["features", "--pipeline", "runs/tiny", "--output", "mine.safetensors"]) == 0
     assert launch.main(["features", "--pipeline", "runs/tiny", "--output", "folder/"]) == 0

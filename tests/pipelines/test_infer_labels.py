@@ -1,6 +1,7 @@
 """Labels that nobody asks for: inferred from the source by a classifier that comes with the weights."""
 
 import os
+import shutil
 import signal
 from collections.abc import Callable
 from dataclasses import replace
@@ -184,14 +185,21 @@ def test_labels_can_only_be_inferred_from_a_source_that_has_them(tiny: Callable[
 # --- trained, sampled, measured -------------------------------------------------------------------------
 
 
-@pytest.fixture
-def run(tiny: Callable[..., Config], tmp_path: Path) -> RunFolder:
-    """Return a run of two steps, with a classifier of the synthetic garments that is trained for it, once."""
+@pytest.fixture(scope="module")
+def trained(tiny: Callable[..., Config], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run of two steps, and of the classifier of synthetic garments that was trained for it, once."""
     config = tiny("fashion2mnist-labels", coupling_batches=1)
     train = replace(config.train, batch_size=8, max_steps=2, epochs=1, minutes=None, checkpoint_epochs=0, threads=1)
-    folder = tmp_path / "runs" / "labels"
-    assert Trainer(replace(config, train=train), folder, data_root=tmp_path).run() == 0
-    return RunFolder.load(folder, tmp_path)
+    runs = tmp_path_factory.mktemp("runs")
+    assert Trainer(replace(config, train=train), runs / "labels", data_root=runs).run() == 0
+    return runs
+
+
+@pytest.fixture
+def run(trained: Path, tmp_path: Path) -> RunFolder:
+    """Return a copy of that run, with its classifier."""
+    shutil.copytree(trained, tmp_path / "runs")
+    return RunFolder.load(tmp_path / "runs" / "labels", tmp_path)
 
 
 def test_a_run_keeps_the_classifier_of_its_source(run: RunFolder, tmp_path: Path) -> None:

@@ -136,7 +136,7 @@ VERBS = """
 import contextlib, os, sys
 from flowferry import launch
 tiny = "--train.max-steps 2 --train.threads 1 --solver.num-steps 2 --model.width 4".split()
-quick = "--quick --target.count 300 --source.count 300".split()
+quick = "--quick --target.count 64 --source.count 64".split()
 gray = ["--pipeline", "fashion2mnist-published", *tiny, *quick, "--output-dir", "gray"]
 points = ["--pipeline", "moons", *tiny, "--output-dir", "points"]
 commands = [["--help"], ["list"], gray, [*gray, "--inspect"], points]

@@ -7,10 +7,12 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from flowferry.configs.schema import Config
 from flowferry.configs.validation import UserError
 from flowferry.pipelines import train
 from flowferry.pipelines.train import Trainer
@@ -19,8 +21,8 @@ from flowferry.pipelines.visualization.select import visuals
 from tiny_runs import ROOT, TINY, assert_same_run, config_of, story, trained
 
 
-@pytest.fixture(autouse=True)
-def handlers() -> Iterator[None]:
+@contextmanager
+def kept_handlers() -> Iterator[None]:
     """A run leaves its signal handlers behind."""
     before = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
     yield
@@ -28,17 +30,34 @@ def handlers() -> Iterator[None]:
         signal.signal(signum, handler)
 
 
+@pytest.fixture(autouse=True)
+def handlers() -> Iterator[None]:
+    with kept_handlers():
+        yield
+
+
+def shown_twice(tiny: Callable[..., Config]) -> Config:
+    return config_of(tiny, 8, epochs=2, show_epochs=1)
+
+
+@pytest.fixture(scope="module")
+def whole(tiny: Callable[..., Config], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run of `shown_twice` that nobody stops."""
+    folder = tmp_path_factory.mktemp("whole")
+    with kept_handlers():
+        trained(shown_twice(tiny), folder)
+    return folder
+
+
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("step", [4, 8], ids=["midway", "at the end"])
 @pytest.mark.parametrize("what", ["measure", "pictures", "frames"])
 def test_asked_to_leave_while_it_draws_it_breaks_off_and_the_next_run_draws(
-    tiny: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, signum: int, step: int, what: str
+    tiny: Callable, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, signum: int, step: int, what: str
 ) -> None:
     if what == "frames" and step == 4:
         pytest.skip("drawn at the end only")
-    config = config_of(tiny, 8, epochs=2, show_epochs=1)
-    trained(config, tmp_path / "whole")
-
+    config = shown_twice(tiny)
     trainer = Trainer(config, tmp_path / "stopped", data_root=Path("data"))
     drawn_on = []
 
@@ -59,7 +78,7 @@ def test_asked_to_leave_while_it_draws_it_breaks_off_and_the_next_run_draws(
     assert story(tmp_path / "stopped")[-1]["step"] == step
     monkeypatch.undo()
     trained(config, tmp_path / "stopped")
-    assert_same_run(tmp_path / "whole", tmp_path / "stopped", 8)
+    assert_same_run(whole, tmp_path / "stopped", 8)
     assert Trainer(config, tmp_path / "stopped", data_root=Path("data")).run() == 0
 
 
@@ -157,8 +176,10 @@ FORKED = """
 import os, sys, json
 from flowferry import launch
 import torch, flowferry.pipelines.train, scipy.optimize, matplotlib.pyplot, torch.utils.tensorboard
+from flowferry.pipelines.training import validation
 from killed import killed_at
 torch.set_num_threads(1)
+validation.HELD_OUT = 64  # in a tenth of the time
 argv, root, moments = json.loads(sys.argv[1]), sys.argv[2], json.loads(sys.argv[3])
 
 def child(folder, *moment):
