@@ -26,5 +26,6 @@ def run(options: ServeOptions) -> int:
 
         app = application(studio, folder)
         most = round(options.max_upload * 1e6) + ENVELOPE
-        serve(Door(app=app, folder=folder, max_body=most, is_local=options.host in LOCAL), bound)
+        door = Door(app=app, folder=folder, max_body=most, is_local=options.host in LOCAL)
+        serve(door, bound, pipeline.model)
     return 0

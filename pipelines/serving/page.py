@@ -54,11 +54,12 @@ class Shelf:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.numbers = folder / "results", count()
+        self.folder.mkdir()
 
     def put(self, files: dict[str, bytes | Image.Image]) -> list[str]:
         """Write files into a new folder; return their paths."""
         folder = self.folder / str(next(self.numbers))
-        folder.mkdir(parents=True)
+        folder.mkdir()
         for name, data in files.items():
             data.save(folder / name) if isinstance(data, Image.Image) else (folder / name).write_bytes(data)
         return [str(folder / name) for name in files]

@@ -13,6 +13,8 @@ from tempfile import TemporaryDirectory
 from types import FrameType
 from typing import NoReturn
 
+from torch import nn
+
 from flowferry.configs.validation import UserError
 from flowferry.pipelines.serving.door import App
 
@@ -53,9 +55,23 @@ def listen(host: str, port: int) -> socket.socket:
     return bound
 
 
-def serve(app: App, bound: socket.socket) -> None:
-    """Answer at a bound socket. Raises KeyboardInterrupt after Ctrl-C, and SystemExit after SIGTERM."""
+def serve(app: App, bound: socket.socket, network: nn.Module) -> None:
+    """Answer at a bound socket. Raises KeyboardInterrupt after Ctrl-C, and SystemExit after SIGTERM.
+
+    network: what is not to be evaluated any more then, so that nobody's computation is waited for.
+    """
     import uvicorn  # with Gradio
+
+    class Server(uvicorn.Server):
+        """A server that begins to end with the computation."""
+
+        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+            """Note a signal."""
+            network.register_forward_pre_hook(stop)
+            super().handle_exit(sig, frame)
+
+    def stop(*_: object) -> NoReturn:
+        raise UserError("the server has ended")
 
     def end(number: int, frame: FrameType | None) -> NoReturn:
         raise SystemExit(128 + number)  # so that folders are cleaned up
@@ -67,4 +83,4 @@ def serve(app: App, bound: socket.socket) -> None:
     )
     host, port, *_ = bound.getsockname()
     log.info("http://%s:%d (Ctrl-C ends it)", f"[{host}]" if ":" in host else host, port)
-    uvicorn.Server(config).run(sockets=[bound])
+    Server(config).run(sockets=[bound])
