@@ -18,7 +18,7 @@ def mask_editor(shape: tuple[int, ...], folder: Path) -> gr.ImageEditor:
     """
     size = enlarged(*shape[1:])
     editor = gr.ImageEditor(
-        label="Paint over what is to be made anew",
+        label="Mask: paint here",
         format="png",
         sources=(),
         transforms=(),

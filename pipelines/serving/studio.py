@@ -119,7 +119,7 @@ class Studio:
         """Read, check and frame a picture. Raises UserError saying why it cannot be read."""
         most, size = self.options.max_upload * 1e6, picture.stat().st_size
         if size > most:
-            raise UserError(f"got {size / 1e6:.1f} MB, expected at most {most / 1e6:g} MB")
+            raise UserError(f"got {size / 1e6:.3g} MB, expected at most {most / 1e6:g} MB")
         name = picture.stem + WRITTEN[format_for(picture.name, None)].endings[0]
         loaded = loaded_file(translator, picture, name)
         if isinstance(loaded, Result):
