@@ -44,6 +44,11 @@ def default_data_root() -> Path:
     return Path(os.environ.get("FLOWFERRY_DATA", "data"))
 
 
+def cache_folder() -> Path:
+    """Return the folder of what is downloaded once for all projects: flowferry/ in the user's cache."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "flowferry"
+
+
 def trained_folder(pipeline: str) -> Path:
     """Return the folder with the weights of a pipeline: a name, a folder, or a hub's user/name as it stands.
 

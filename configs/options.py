@@ -168,10 +168,13 @@ class ExportOptions:
     """A name from `list` that was trained here or is shipped, or a folder with weights."""
     output: Path
     """The folder to write."""
-    format: Literal["flowferry", "diffusers", "onnx", "space"] = "flowferry"
+    format: Literal["flowferry", "diffusers", "onnx", "page", "space"] = "flowferry"
     """flowferry: weights, configuration and a model card; diffusers: for DiffusionPipeline.from_pretrained; onnx: the
-    velocity and a whole translation as files that run without torch; space: a Hugging Face Space, which shows the
-    pipeline as serve does."""
+    velocity and a whole translation as files that run without torch; page: one HTML file that carries images in any
+    browser, without a server and without the network; space: a Hugging Face Space, which shows the pipeline as serve
+    does."""
+    runtime: Path | None = None
+    """Of a page: the npm package onnxruntime-web, unpacked; None: npm downloads it once."""
     push: str | None = None
     """Also upload it as this user/name of the Hugging Face hub."""
     private: bool = False

@@ -2,12 +2,14 @@
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from flowferry.configs.options import ExportOptions
 from flowferry.configs.validation import UserError
 from flowferry.pipelines.pipeline import Pipeline
 from flowferry.pipelines.publishing.for_diffusers import for_diffusers
+from flowferry.pipelines.publishing.for_page import for_page
 from flowferry.pipelines.publishing.onnx_files import for_onnx
 from flowferry.pipelines.publishing.sharing import for_sharing
 from flowferry.pipelines.publishing.space import for_space
@@ -21,6 +23,7 @@ FORMATS: dict[str, Callable[[Pipeline, Path, Path, str], None]] = {
     "diffusers": for_diffusers,
     "onnx": for_onnx,
     "space": for_space,
+    "page": for_page,
 }
 """Each takes a pipeline, the folder of its weights, the folder to write, and where the result will be loaded from."""
 
@@ -29,9 +32,12 @@ def run(options: ExportOptions) -> int:
     """Write `options.output`, and upload it if `options.push` is set; return the exit code."""
     if options.push and options.format != "flowferry":
         raise UserError(f"--push: got --format {options.format}, expected flowferry")
+    if options.runtime and options.format != "page":
+        raise UserError(f"--runtime: got --format {options.format}, expected page")
     folder = find_weights(options.pipeline)
     pipeline = Pipeline.from_pretrained(folder, device="cpu")  # checks that the weights fit
-    FORMATS[options.format](pipeline, folder, options.output, options.push or str(options.output))
+    write = partial(for_page, runtime=options.runtime) if options.runtime else FORMATS[options.format]
+    write(pipeline, folder, options.output, options.push or str(options.output))
     log.info("%s: %s for %s", options.output, pipeline.config.name, options.format)
     if options.push:
         log.info("pushed: %s", hub.push(options.output, options.push, private=options.private, token=None))
