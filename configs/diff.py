@@ -19,7 +19,7 @@ MAY_CHANGE = {
     *("train.epochs", "train.max_steps", "train.minutes"),
     *("train.accumulate", "train.precision", "train.threads", "train.on_nonfinite"),
     *("train.checkpoint_epochs", "train.checkpoint_steps", "train.keep_checkpoints"),
-    *("train.show_epochs", "train.min_steps_apart", "train.eval_samples", "train.best"),
+    *("train.show_epochs", "train.min_steps_apart", "train.eval_samples", "train.best", "train.weaker_share"),
 }
 """How long, how often and on what machine a run trains, and how it is shown; not what it learns from what. The solver
 may change too."""

@@ -36,7 +36,8 @@ class SolverConfig(Validated):
     """Instead of clipping, divide each such image by the bound that this share of its values lies below, at least 1 and
     at most `clip`: dynamic thresholding, which strong guidance needs; None: do not."""
     guidance: Annotated[float, Range(0)] = 1.0
-    """w in v = v_uncond + w·(v_cond − v_uncond): 1 plain conditional, 0 unconditional."""
+    """w in v = v_weak + w·(v − v_weak): 1 none. v_weak is the velocity of a weaker network, where one is kept with the
+    weights (`train.weaker-share`), or else, if a class is asked for, the one without class: 0 is then unconditional."""
 
     @property
     def adds_noise(self) -> bool:
@@ -117,6 +118,9 @@ class TrainConfig(Validated):
     """When a loss or a gradient is NaN or infinite: end the run, or leave out the step, count it and go on."""
     ema: Annotated[float | None, Range(0, 1)] = 0.999
     """Decay of the exponential moving average of the weights, which is what is shown and exported; None: no average."""
+    weaker_share: Annotated[float, Range(0, 1)] = 0.0
+    """Keep the average as it is after this share of the training: the weaker network that guidance leads away from; 0:
+    none is kept."""
     label_dropout: Annotated[float, Range(0, 1)] = 0.1
     """Probability that a sample's class is hidden from the network, and from its teacher (class-conditioned
     pipelines)."""

@@ -32,9 +32,13 @@ class Capable(Pretrained):
     """
 
     def __init__(
-        self, config: Config, model: nn.Module | None = None, label_classifier: Classifier | None = None
+        self,
+        config: Config,
+        model: nn.Module | None = None,
+        label_classifier: Classifier | None = None,
+        weaker: nn.Module | None = None,
     ) -> None:
-        super().__init__(config, model, label_classifier)
+        super().__init__(config, model, label_classifier, weaker)
         own_path: Path | None = getattr(self.model, "trained_path", None)
         self.objective, self.path = OBJECTIVES[config.objective], own_path or PATHS[config.path]
         self.prediction, self.solver = PREDICTIONS[config.prediction], SOLVERS[config.solver.name]
@@ -71,8 +75,16 @@ class Capable(Pretrained):
     @property
     def nfe(self) -> int:
         """Forward evaluations per sample of one translation, to an asked class where there are any."""
-        forwards = 2 if self.config.num_classes and self.config.solver.guidance not in (0, 1) else 1
-        return forwards * self.evaluations()
+        return self.forwards(asked=self.config.num_classes > 0) * self.evaluations()
+
+    def forwards(self, *, asked: bool) -> int:
+        """Return the forward evaluations that one of the velocity takes; asked: whether a class is asked for."""
+        w = self.class_guidance(asked=asked) if self.weaker is None else self.config.solver.guidance
+        return 1 if w in (0, 1) else 2
+
+    def class_guidance(self, *, asked: bool) -> float:
+        """Return the weight w of guidance towards a class: 1, none, where it leads away from a weaker network."""
+        return self.config.solver.guidance if asked and self.weaker is None else 1.0
 
     def evaluations(self, start: float = 0.0, repeats: int = 1) -> int:
         """Return evaluations of the velocity from `start` on, where each step but the last is taken `repeats` times."""
@@ -103,7 +115,7 @@ class Capable(Pretrained):
         told += f" of stride {solver.stride}" if solver.stride else ""
         told += f", NFE {nfe}"
         told += f", noise of {solver.source_noise:g}" if solver.source_noise else ""
-        return told + (f", w = {solver.guidance:g}" if self.config.num_classes else "")
+        return told + (f", w = {solver.guidance:g}" if self.config.num_classes or self.weaker else "")
 
     @property
     def is_invertible(self) -> bool:

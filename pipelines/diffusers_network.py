@@ -9,12 +9,12 @@ import torch
 from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from diffusers.models.unets.unet_2d import UNet2DOutput
-from torch import Tensor
+from torch import Tensor, nn
 
 from flowferry.configs.schema import Config
 from flowferry.models import build_model
 from flowferry.pipelines.flow.conditions import Condition
-from flowferry.pipelines.flow.guidance import guide
+from flowferry.pipelines.flow.guidance import ConditionalVelocity, autoguide, guide
 
 
 class FlowferryNetwork(ModelMixin, ConfigMixin):
@@ -32,17 +32,18 @@ class FlowferryNetwork(ModelMixin, ConfigMixin):
         sign: int,
         in_channels: int,
         sample_size: list[int],
+        has_weaker: bool = False,
     ) -> None:
         super().__init__()
         self.network = build_model(Config.from_dict(pipeline))
+        self.weaker = build_model(Config.from_dict(pipeline)) if has_weaker else None
 
     def forward(
         self, sample: Tensor, timestep: Tensor | float, class_labels: Tensor | None = None, return_dict: bool = True
     ) -> UNet2DOutput | tuple[Tensor]:
-        """Return the prediction, in the shape of sample [B, C, H, W].
+        """Return the prediction, in the shape of sample [B, C, H, W], guided with the pipeline's weight.
 
-        timestep: a number or [B], in [0, num_train_timesteps]; class_labels: int64 [B], guided with the pipeline's
-        weight; None for no class.
+        timestep: a number or [B], in [0, num_train_timesteps]; class_labels: int64 [B]; None for no class.
         """
         options: Any = self.config  # a dictionary with attributes
         t = 1 - (torch.as_tensor(timestep, device=sample.device) + options.first_timestep) / options.num_train_timesteps
@@ -51,9 +52,13 @@ class FlowferryNetwork(ModelMixin, ConfigMixin):
         if class_labels is None and config.num_classes:
             null = torch.full((len(sample),), config.num_classes, device=sample.device)
             condition = condition._replace(label=null)
-        w = 1.0 if class_labels is None else config.solver.guidance
-        answer = options.sign * guide(self._answer, condition, w)(sample, t)
-        return UNet2DOutput(sample=answer) if return_dict else (answer,)
+        answer, w = answers_of(self.network), config.solver.guidance
+        if self.weaker is not None:
+            answer, w = autoguide(answer, answers_of(self.weaker), w), 1.0
+        guided = options.sign * guide(answer, condition, 1.0 if class_labels is None else w)(sample, t)
+        return UNet2DOutput(sample=guided) if return_dict else (guided,)
 
-    def _answer(self, x: Tensor, t: Tensor, condition: Condition) -> Tensor:
-        return self.network(x, t.repeat(len(x) // len(t)), condition)
+
+def answers_of(network: nn.Module) -> ConditionalVelocity:
+    """Return what a network answers to samples [B, …] at times [B], or [B / 2] where both halves have the same."""
+    return lambda x, t, condition: network(x, t.repeat(len(x) // len(t)), condition)

@@ -2,11 +2,12 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from typing_extensions import Self
 
 from flowferry.configs.locations import default_data_root
@@ -15,7 +16,7 @@ from flowferry.datasets.builders import build_source
 from flowferry.datasets.rng import derive_seed, normal_rows
 from flowferry.pipelines.capabilities import Capable
 from flowferry.pipelines.flow.conditions import NO_CONDITION, Condition
-from flowferry.pipelines.flow.guidance import ConditionalVelocity, guide
+from flowferry.pipelines.flow.guidance import ConditionalVelocity, autoguide, guide
 from flowferry.pipelines.flow.limits import limited
 from flowferry.pipelines.flow.losses import LOSSES
 from flowferry.pipelines.flow.solvers import Noise, Step, Velocity, last, trajectory
@@ -28,7 +29,8 @@ class Pipeline(Capable):
     """Carry samples from `config.source` (t = 0) to `config.target` (t = 1).
 
     model: a network `model(xt, t, condition)` that predicts `config.prediction`; label_classifier: infers labels where
-    `config.infer_labels`. None makes a freshly initialized one. Raises UserError where objective, path, prediction and
+    `config.infer_labels`. None makes a freshly initialized one. weaker: a network like the model, which guidance leads
+    away from. Raises UserError where objective, path, prediction and
     solver do not go together.
     """
 
@@ -80,7 +82,7 @@ class Pipeline(Capable):
         if stride is not None or steps is not None:
             changes["stride"] = stride
         config = replace(self.config, solver=replace(self.config.solver, **changes))
-        return type(self)(config, self.model, self.label_classifier)
+        return type(self)(config, self.model, self.label_classifier, self.weaker)
 
     def sample(
         self,
@@ -219,12 +221,11 @@ class Pipeline(Capable):
     ) -> Velocity:
         """Return the guided velocity, in further channels with what a network that learned variances says of them."""
         self.model.eval()
-        guidance = 1.0 if labels is None else self.config.solver.guidance  # there is nothing to guide towards
         image = x.to(self.device) if self.sees_source else image
         condition = Condition(self.check_labels(labels, len(x)), image, self.config.num_classes)
+        guided = guide(self._at_any_size(tile, overlap), condition, self.class_guidance(asked=labels is not None))
         # no_grad around each evaluation, not around the loop: a generator would leave it on for its caller.
-        guided: Velocity = torch.no_grad()(guide(self._at_any_size(tile, overlap), condition, guidance))
-        return guided
+        return torch.no_grad()(guided)
 
     def _at_any_size(self, tile: int | None, overlap: int | None) -> ConditionalVelocity:
         if self.stride is None:
@@ -232,12 +233,18 @@ class Pipeline(Capable):
         return padded(tiled(self.conditional_velocity, *self.tiles(tile, overlap)), self.stride)
 
     def conditional_velocity(self, x: Tensor, t: Tensor, condition: Condition) -> Tensor:
-        """Return one evaluation: the velocity [B, C, …] at x and t, not guided, and a network's further channels.
+        """Return the velocity [B, C, …] at x and t, and a network's further channels, not guided towards its class.
 
         x: [B, *shape], of a size that the network takes; t: a scalar, or [2] from the start of a step to its end.
         """
+        v: ConditionalVelocity = partial(self._velocity, self.model)
+        if self.weaker is not None:
+            v = autoguide(v, partial(self._velocity, self.weaker), self.config.solver.guidance)
+        return v(x, t, condition)
+
+    def _velocity(self, network: nn.Module, x: Tensor, t: Tensor, condition: Condition) -> Tensor:
         # x stays at t; the network is not asked beyond its last time. t: [B], or [B, 2].
         t = t.clamp(max=self.max_time).expand(x.shape[0], *t.shape)
-        answer, own = self.model(x, t, condition), x.shape[1]
+        answer, own = network(x, t, condition), x.shape[1]
         velocity = self.prediction.velocity(self.path, answer[:, :own], x, t)
         return velocity if answer.shape == x.shape else torch.cat([velocity, answer[:, own:]], dim=1)

@@ -24,15 +24,23 @@ from flowferry.pipelines.storage.diffusers_folder import INDEX, is_diffusers
 from flowferry.pipelines.storage.files import write_text
 
 LABEL_CLASSIFIER, LABEL_CLASSIFIER_0_1 = "label_classifier.", "reader."  # prefixes of its tensors, now and in 0.1
+WEAKER = "weaker."  # prefix of the tensors of the network that guidance leads away from
 
 
 class Pretrained:
-    """A configuration with its network and, where `config.infer_labels`, the classifier that infers labels."""
+    """A configuration with its network and, where `config.infer_labels`, the classifier that infers labels.
+
+    weaker: the network that guidance leads away from; None: there is none.
+    """
 
     def __init__(
-        self, config: Config, model: nn.Module | None = None, label_classifier: Classifier | None = None
+        self,
+        config: Config,
+        model: nn.Module | None = None,
+        label_classifier: Classifier | None = None,
+        weaker: nn.Module | None = None,
     ) -> None:
-        self.config = config
+        self.config, self.weaker = config, None if weaker is None else weaker.eval()
         self.model = build_model(config) if model is None else model
         self.label_classifier = build_label_classifier(config) if label_classifier is None else label_classifier
 
@@ -66,6 +74,8 @@ class Pretrained:
         tensors = self.model.state_dict()
         if self.label_classifier is not None:
             tensors |= weights.to_half(self.label_classifier.state_dict(prefix=LABEL_CLASSIFIER))
+        if self.weaker is not None:
+            tensors |= weights.to_half(self.weaker.state_dict(prefix=WEAKER))
         weights.save(Path(folder), self.config, tensors, step=step)
 
     def push_to_hub(
@@ -117,17 +127,27 @@ class Pretrained:
         )
         if is_diffusers(folder):
             return cls.from_diffusers(folder, device=device, precision=precision)
+        return cls._from_weights(folder, torch.device(device or best_device()), precision)
+
+    @classmethod
+    def _from_weights(cls, folder: Path, device: torch.device, precision: str) -> Self:
+        """Return the pipeline whose weights lie in a folder. Raises UserError as `from_pretrained` does."""
         config, tensors = weights.load(folder)
-        device = torch.device(device or best_device())
+        of_weaker = take_prefixed(tensors, WEAKER)
+        of_classifier = take_prefixed(tensors, LABEL_CLASSIFIER) or take_prefixed(tensors, LABEL_CLASSIFIER_0_1)
         with torch.device("meta"):  # no memory is taken before the weights are known to fit
             model, label_classifier = build_model(config), build_label_classifier(config)
-        pipeline = cls(config, model, label_classifier)
-        if pipeline.label_classifier is not None:
-            own = take_prefixed(tensors, LABEL_CLASSIFIER) or take_prefixed(tensors, LABEL_CLASSIFIER_0_1)
-            weights.load_strictly(pipeline.label_classifier, own, what=f"{folder} (the label classifier's)")
-            pipeline.label_classifier.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
-        weights.load_strictly(pipeline.model, tensors, what=str(folder))
-        to_device(pipeline.model, device, precision=run_precision(precision, device)).eval()
+            weaker = build_model(config) if of_weaker else None
+        pipeline = cls(config, model, label_classifier, weaker)
+        if label_classifier is not None:
+            weights.load_strictly(label_classifier, of_classifier, what=f"{folder} (the label classifier's)")
+            label_classifier.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+        networks = [(model, tensors, str(folder))]
+        if weaker is not None:
+            networks.append((weaker, of_weaker, f"{folder} (the weaker network's)"))
+        for network, own, what in networks:
+            weights.load_strictly(network, own, what=what)
+            to_device(network, device, precision=run_precision(precision, device)).eval()
         return pipeline
 
     @classmethod

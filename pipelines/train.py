@@ -16,7 +16,6 @@ from flowferry.configs.schema import Config
 from flowferry.datasets.bad_files import BadFiles
 from flowferry.pipelines import inspect_pairs
 from flowferry.pipelines.evaluation.classifier import label_classifier_of
-from flowferry.pipelines.pipeline import Pipeline
 from flowferry.pipelines.storage import weights
 from flowferry.pipelines.training import few_images, image_lists
 from flowferry.pipelines.training.batches import steps_per_epoch
@@ -65,7 +64,7 @@ class Trainer:
         data = load_data(config, folder, data_root, self.processes, dry_run=dry_run)
         self.test = data.test
         self.train_step = TrainStep(config, self.processes.accelerator, *data.pairs, start=data.start, real=data.target)
-        self.eval_pipeline = Pipeline(config, self.train_step.eval_model)
+        self.eval_pipeline = self.train_step.eval_pipeline
         self.validation = Validation(
             config, data.target, data.test, data_root, classifier_folder(folder), data.held_out
         )
@@ -140,6 +139,8 @@ class Trainer:
         lr = learning_rate(self.config.train, self.progress.step, self.progress.fraction)
         result = self.train_step.take(self.progress.step, lr=lr)
         self.progress.step += 1
+        if 0 < self.config.train.weaker_share <= self.progress.fraction and self.eval_pipeline.weaker is None:
+            self.train_step.keep_weaker()
         self.pending.add(self.progress.step, lr, result)
 
     def read_steps(self) -> Metrics:

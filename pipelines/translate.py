@@ -30,7 +30,7 @@ def run(options: TranslateOptions) -> int:
 def translator_of(pipeline: Pipeline, options: TranslateOptions) -> Translator:
     """Return what translates as the options say. Raises UserError for options that the pipeline cannot follow."""
     check(pipeline, options)
-    if options.labels is None and pipeline.config.asked_classes:
+    if options.labels is None and pipeline.config.asked_classes and pipeline.weaker is None:
         pipeline = pipeline.using(guidance=0)  # unconditional, because no class is asked for
     at = sizes(pipeline, options)
     transform = Translation(

@@ -53,13 +53,21 @@ NO_TEACHER = (
 ADDED_TO_PATCH_UNET = ("model.sees_source", "model.adds_source", "model.two_times")
 """Options of this network, all of which are off."""
 
-SAMPLED_ANEW = {"fashion2mnist": ("solver.name", "solver.num_steps", "solver.source_noise")}
-"""What was changed of a named pipeline since: how it is run, which a run may change, too."""
+SAMPLED_ANEW = {
+    "fashion2mnist": (
+        "solver.name",
+        "solver.num_steps",
+        "solver.source_noise",
+        "solver.guidance",
+        "train.weaker_share",
+    )
+}
+"""What was changed of a named pipeline since: how it is run and what for, which a run may change, too."""
 
 ADDED_TO_SOLVER = {"source_noise": 0.0, "stride": None, "variance": "large", "clip": None, "threshold": None}
 """How a pipeline is run, where it says no more than it did."""
 
-ADDED_TO_TRAINING = {"min_steps_apart": 100, "start_share": 0.0, "adversary": 0.0, "best": None}
+ADDED_TO_TRAINING = {"min_steps_apart": 100, "start_share": 0.0, "adversary": 0.0, "weaker_share": 0.0, "best": None}
 """Likewise of training; runs of the published pipelines do as before."""
 
 

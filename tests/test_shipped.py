@@ -36,7 +36,8 @@ def test_the_fast_ones_take_one_evaluation(name: str) -> None:
 def test_they_are_small_named_and_measured(name: str) -> None:
     folder = SHIPPED / name
     assert name in PIPELINES
-    assert (folder / weights.WEIGHTS).stat().st_size < 4_000_000
+    most = 4_000_000 if Pipeline.from_pretrained(folder).weaker is None else 5_000_000
+    assert (folder / weights.WEIGHTS).stat().st_size < most
     measured = json.loads((folder / weights.EVALUATION).read_text())
     of_file, of_tensors = sha256(folder / weights.WEIGHTS), weights.digest(folder)  # the former up to version 0.1
     assert measured["weights_sha256"] in (of_file, of_tensors)

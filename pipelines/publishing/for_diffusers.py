@@ -19,6 +19,7 @@ def for_diffusers(pipeline: Pipeline, folder: Path, output: Path, address: str) 
     scheduler, conventions = scheduler_of(config)
     channels, *size = config.shape
     network = {"pipeline": config.to_dict(), "in_channels": channels, "sample_size": size, **conventions}
+    network["has_weaker"] = pipeline.weaker is not None
     index = {
         "_class_name": "DDPMPipeline",
         "unet": ["flowferry.pipelines.diffusers_network", "FlowferryNetwork"],
@@ -28,7 +29,8 @@ def for_diffusers(pipeline: Pipeline, folder: Path, output: Path, address: str) 
     write_json(output / "model_index.json", index)
     write_json(output / "scheduler" / "scheduler_config.json", scheduler)
     write_json(output / "unet" / "config.json", {"_class_name": "FlowferryNetwork", **network})
-    tensors = {f"network.{name}": tensor for name, tensor in pipeline.model.state_dict().items()}
+    tensors = pipeline.model.state_dict(prefix="network.")
+    tensors |= {} if pipeline.weaker is None else pipeline.weaker.state_dict(prefix="weaker.")
     weights.save_tensors(output / "unet" / "diffusion_pytorch_model.safetensors", tensors, {})
     write_text(output / hub.CARD, USE.format(name=config.name, address=address, steps=config.solver.num_steps))
 

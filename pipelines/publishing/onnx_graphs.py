@@ -65,7 +65,7 @@ class VelocityGraph(Graph):
 
     def __init__(self, pipeline: Pipeline) -> None:
         super().__init__(pipeline, pipeline.conditional_velocity)
-        self.model = pipeline.model
+        self.model, self.weaker = pipeline.model, pipeline.weaker
         self.inputs = ["x", "t", *["label"] * bool(self.num_classes), *["source"] * pipeline.sees_source]
 
     def forward(self, *inputs: Tensor) -> Tensor:
@@ -128,8 +128,8 @@ class TranslationGraph(Graph):
         condition = self.condition(label, x)
         if self.std:
             x = x + self.std * given["noise"]
-        guidance = pipeline.config.solver.guidance if self.num_classes else 1.0
-        velocity = own_channels(guide(self.evaluate, condition, guidance))
+        w = pipeline.class_guidance(asked=self.num_classes > 0)
+        velocity = own_channels(guide(self.evaluate, condition, w))
         step = pipeline.step_along(velocity, torch.zeros_like, large)
         times = [torch.tensor(time) for time in self.times]  # one by one they stay constants while the graph is traced
         return torch.stack([*trajectory(step, x, times)])

@@ -25,7 +25,8 @@ class TrainStep:
     """The network, its average and its optimizers, and the step that trains them. Knows neither folders nor clocks.
 
     raw_model is the network that is trained, ema_model the moving average of its weights (None without one), model
-    the network as Accelerate runs it. start: a network like it, whose weights it starts from; None: random ones. real:
+    the network as Accelerate runs it, eval_pipeline what is evaluated and exported: the average where there is one.
+    start: a network like it, whose weights it starts from; None: random ones. real:
     what an adversary compares results with; None: the target. Raises UserError if the configuration and the network do
     not fit together.
     """
@@ -55,12 +56,8 @@ class TrainStep:
             self.optimizers.append(self.adversary.optimizer)
             self.prepared_optimizers.append(self.adversary.prepared_optimizer)
         self.pipeline = Pipeline(config, self.model)
+        self.eval_pipeline = Pipeline(config, self.raw_model if self.ema_model is None else self.ema_model)
         self._halted = torch.zeros((), dtype=torch.bool, device=accelerator.device)
-
-    @property
-    def eval_model(self) -> nn.Module:
-        """The network that is evaluated and exported: the average where there is one."""
-        return self.raw_model if self.ema_model is None else self.ema_model
 
     @property
     def scales_loss(self) -> bool:
@@ -154,6 +151,15 @@ class TrainStep:
             unless = refused if goes_on else None
             update_average(self.ema_model, self.raw_model, train.ema, updates=number, unless=unless)
 
+    def keep_weaker(self) -> nn.Module:
+        """Keep the network that is evaluated, as it is now, for guidance to lead away from, and return it.
+
+        Its numbers are rounded to half precision, in which it is saved.
+        """
+        self.eval_pipeline.weaker = weaker = copy.deepcopy(self.eval_pipeline.model).eval()
+        weaker.load_state_dict(weights.to_half(weaker.state_dict()))
+        return weaker
+
     def describe(self) -> str:
         """Return the data and the network in a few words."""
         config = self.config
@@ -174,6 +180,8 @@ class TrainStep:
             groups["critic"] = self.adversary.critic.state_dict()
         if self.ema_model is not None:
             groups["ema"] = self.ema_model.state_dict()
+        if self.eval_pipeline.weaker is not None:
+            groups["weaker"] = self.eval_pipeline.weaker.state_dict()
         return groups
 
     def state(self) -> dict[str, Any]:
@@ -185,6 +193,8 @@ class TrainStep:
         weights.load_strictly(self.raw_model, tensors["model"], what=what)
         if self.ema_model is not None:
             weights.load_strictly(self.ema_model, tensors["ema"], what=what)
+        if "weaker" in tensors:
+            weights.load_strictly(self.keep_weaker(), tensors["weaker"], what=what)
         if self.adversary is not None:
             weights.load_strictly(self.adversary.critic, tensors["critic"], what=what)
         for i, optimizer in enumerate(self.optimizers):

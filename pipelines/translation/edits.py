@@ -52,8 +52,7 @@ class Edit(Transform):
     @property
     def nfe(self) -> int:
         """Forward evaluations of the network for the variant that takes most."""
-        guided = self.pipeline.config.solver.guidance not in (0, 1)
-        forwards = sum(2 if guided and label is not None else 1 for label in self.classes)
+        forwards = sum(self.pipeline.forwards(asked=label is not None) for label in self.classes)
         start = min(self.starts)
         return forwards * (
             start < 1 if EDITS[self.name].in_one_step else self.pipeline.evaluations(start, self.resample)

@@ -28,7 +28,7 @@ MAY_CHANGE = set(
     train.epochs train.max_steps train.minutes
     train.accumulate train.precision train.threads train.on_nonfinite
     train.checkpoint_epochs train.checkpoint_steps train.keep_checkpoints train.show_epochs train.min_steps_apart
-    train.eval_samples train.best
+    train.eval_samples train.best train.weaker_share
     """.split()
 )
 

@@ -1,11 +1,11 @@
-"""Laws of classifier-free guidance: pipelines/flow/guidance.py."""
+"""Laws of guidance, by a class and by a weaker network: pipelines/flow/guidance.py."""
 
 import pytest
 import torch
 from torch import Tensor
 
 from flowferry.pipelines.flow.conditions import NO_CONDITION, Condition
-from flowferry.pipelines.flow.guidance import guide
+from flowferry.pipelines.flow.guidance import autoguide, guide
 from flowferry.pipelines.flow.solvers import Velocity
 
 NULL = 10
@@ -110,3 +110,35 @@ def test_what_is_answered_beside_a_velocity_stays_that_of_the_condition(w: float
     torch.testing.assert_close(found[:, :2], guided(w, device))
     told = torch.full_like(LABELS, NULL) if w == 0 else LABELS
     assert torch.equal(found[:, 2:].cpu(), told[:, None] + 0 * X)
+
+
+# --- guidance by a weaker network ------------------------------------------------------------------------
+
+
+class Weaker(Network):
+    """The same, only wrong."""
+
+    def __call__(self, x: Tensor, t: Tensor, condition: Condition) -> Tensor:
+        return super().__call__(x, t, condition) + x.square()
+
+
+def autoguided(w: float, device: torch.device) -> tuple[Tensor, Network, Weaker]:
+    network, weaker = Network(), Weaker()
+    return autoguide(network, weaker, w)(X.to(device), T.to(device), condition(device)), network, weaker
+
+
+@pytest.mark.parametrize("w", [0.5, 1.7, 3.0])
+def test_autoguidance_leads_away_from_the_error_of_the_weaker_network(w: float, device: torch.device) -> None:
+    own, *_ = autoguided(1.0, device)
+    guided, *_ = autoguided(w, device)
+    torch.testing.assert_close(guided, own - (w - 1) * X.to(device).square())  # v − v_weaker is −x²
+
+
+@pytest.mark.parametrize("w, asked", [(1.0, (1, 0)), (0.0, (0, 1)), (2.0, (1, 1))])
+def test_autoguidance_asks_no_network_whose_answer_has_no_weight(
+    w: float, asked: tuple[int, int], device: torch.device
+) -> None:
+    _, network, weaker = autoguided(w, device)
+    assert (len(network.calls), len(weaker.calls)) == asked
+    for x, _, told in network.calls + weaker.calls:
+        assert torch.equal(x, X.to(device)) and torch.equal(told.label, LABELS.to(device))

@@ -472,6 +472,23 @@ def test_guidance_costs_one_doubled_forward_a_step(
     assert seen.calls[3:] == [5] * 3  # where no class is asked for, there is nothing to guide to
 
 
+@pytest.mark.parametrize("w, speed, forwards", [(2.0, 0.15, 2), (1.0, 0.1, 1), (0.0, 0.05, 1)])
+def test_a_weaker_network_is_what_guidance_leads_away_from(
+    w: float, speed: float, forwards: int, tiny: Callable[..., Config]
+) -> None:
+    """Without classes and with them, whether or not one is asked for."""
+    x, networks = images(3), (Told(0.1), Told(0.05))
+    for name, labels in [("fashion2mnist", None), ("noise2mnist-cfg", None), ("noise2mnist-cfg", torch.arange(3))]:
+        config = tiny(name, solver=SolverConfig(num_steps=2))
+        carrier = Pipeline(config, networks[0], weaker=networks[1]).using(guidance=w)
+        torch.testing.assert_close(carrier.translate(x, labels), x + speed)
+        assert carrier.nfe == 2 * forwards and f", w = {w:g}" in carrier.sampling
+        assert all(not network.training for network, share in zip(networks, (w, 1 - w), strict=True) if share)
+    plain = Pipeline(tiny("fashion2mnist", solver=SolverConfig(num_steps=2)), networks[0]).using(guidance=w)
+    torch.testing.assert_close(plain.translate(x), x + 0.1)  # there is nothing to lead away from
+    assert plain.nfe == 2 and "w = " not in plain.sampling
+
+
 @pytest.mark.parametrize("name", ["noise2mnist-cfg-published", "ddpm-mnist-cfg"])
 def test_the_presets_with_classes_are_guided_by_5(name: str, tiny: Callable[..., Config]) -> None:
     carrier = Pipeline(tiny(name), Told(0.0))

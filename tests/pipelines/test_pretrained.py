@@ -60,6 +60,26 @@ def test_a_saved_pipeline_gives_the_same_bits(name: str, pipeline: Callable[...,
         assert torch.equal(loaded.translate(x, steps=steps), expected)
 
 
+def test_a_weaker_network_is_kept_in_half_the_bytes(pipeline: Callable[..., Pipeline], tmp_path: Path) -> None:
+    plain, other = pipeline("fashion2mnist-published"), pipeline("fashion2mnist-published")
+    for parameter in other.model.parameters():
+        parameter.data = (0.9 * parameter.data).half().float()
+    original = Pipeline(plain.config, plain.model, weaker=other.model).using(guidance=2.0, steps=2)
+    sizes = []
+    for one in (plain, original):
+        one.save_pretrained(tmp_path)
+        sizes.append((tmp_path / "model.safetensors").stat().st_size)
+    assert sizes[1] - sizes[0] < 0.7 * sizes[0]
+    loaded, x = load(tmp_path), images(3, original.config.shape)
+    assert torch.equal(loaded.translate(x), original.translate(x))
+    assert not torch.equal(loaded.translate(x), plain.translate(x, steps=2))
+    tensors = load_file(tmp_path / "model.safetensors")
+    tensors.pop(next(name for name in tensors if name.startswith("weaker.")))
+    save_file(tensors, tmp_path / "model.safetensors")
+    with pytest.raises(UserError, match=r"the weaker network's\) do not fit the network: missing: "):
+        load(tmp_path)
+
+
 def test_the_weights_describe_themselves(saved: Path) -> None:
     assert sorted(path.name for path in saved.iterdir()) == ["config.json", "model.safetensors"]
     with safe_open(saved / "model.safetensors", "pt") as file:

@@ -274,7 +274,7 @@ def test_an_added_objective_samples_with_its_own_steps(regression: Config, tmp_p
     step = made_train_step(regression, tmp_path)
     for number in range(300):
         step.take(number, lr=5e-3)
-    pipeline = Pipeline(regression, step.eval_model)
+    pipeline = Pipeline(regression, step.eval_pipeline.model)
     watch = Watch(pipeline.model)
     samples = pipeline.sample(500)
     assert (samples.mean(dim=0) - 0.5).abs().max() < 0.05

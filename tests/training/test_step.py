@@ -150,8 +150,11 @@ def test_what_is_shown_is_the_average_where_there_is_one(
     step = train_step(ema=ema)
     for number in range(3):
         step.take(number, lr=0.01)
-    assert step.eval_model is (step.raw_model if ema is None else step.ema_model)
-    same = [torch.equal(a, b) for a, b in zip(step.eval_model.parameters(), step.raw_model.parameters(), strict=True)]
+    assert step.eval_pipeline.model is (step.raw_model if ema is None else step.ema_model)
+    same = [
+        torch.equal(a, b)
+        for a, b in zip(step.eval_pipeline.model.parameters(), step.raw_model.parameters(), strict=True)
+    ]
     assert all(same) == (ema is None)
 
 
@@ -162,8 +165,21 @@ def test_the_average_takes_in_the_weights_of_each_step(train_step: Callable[...,
         step.take(number, lr=0.01)
         now = flat([p.detach() for p in step.raw_model.parameters()])
         by_hand.append(share * by_hand[-1] + (1 - share) * now if number else now)
-        torch.testing.assert_close(flat([p.detach() for p in step.eval_model.parameters()]), by_hand[-1])
+        torch.testing.assert_close(flat([p.detach() for p in step.eval_pipeline.model.parameters()]), by_hand[-1])
     assert (by_hand[-1] - now).abs().max() > 1e-3
+
+
+def test_the_weaker_network_stays_what_the_average_was(train_step: Callable[..., TrainStep]) -> None:
+    step = train_step(ema=0.5)
+    step.take(0, lr=0.01)
+    then = flat([p.detach() for p in step.eval_pipeline.model.parameters()])
+    step.keep_weaker()
+    step.take(1, lr=0.01)
+    weaker = step.eval_pipeline.weaker
+    assert weaker is not None and not weaker.training
+    kept = flat([p.detach() for p in weaker.parameters()])
+    assert torch.equal(kept, then.half().float()) and kept.dtype == torch.float32
+    assert not torch.equal(kept, flat([p.detach() for p in step.eval_pipeline.model.parameters()]).half().float())
 
 
 def test_the_tensors_of_a_step_are_all_that_the_next_one_needs(train_step: Callable[..., TrainStep]) -> None:

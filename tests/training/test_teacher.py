@@ -211,7 +211,7 @@ def test_the_student_starts_from_the_teachers_weights_where_it_has_the_same_netw
     config = student(saved("fashion2mnist"))
     weights = Pipeline.from_pretrained(tmp_path / "teacher").model.state_dict()
     started = Trainer(config, tmp_path / "same", data_root=Path()).train_step
-    for model in (started.raw_model, started.eval_model):
+    for model in (started.raw_model, started.eval_pipeline.model):
         assert all(torch.equal(tensor, weights[name]) for name, tensor in model.state_dict().items())
     assert "the teacher: " in caplog.text and "random weights" not in caplog.text
     wider = replace(config, model=replace(config.model, widths=(8, 24)))

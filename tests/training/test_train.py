@@ -58,6 +58,27 @@ def test_a_resumed_run_ends_bit_for_bit_like_one_never_stopped(tiny, tmp_path, n
     assert [step for step, _ in points(stopped, "train/loss")] == [1, 2, 3, 4, 5, 6, 7]
 
 
+@pytest.mark.parametrize("share, step", [(0.5, 2), (1.0, 4)])
+def test_the_weaker_network_is_kept_after_its_share_of_the_training_and_resumed(tiny, tmp_path, share, step):
+    def config(steps: int, **changes):
+        return config_of(tiny, steps, "fashion2mnist", schedule="constant", warmup_steps=0, **changes)
+
+    trained(config(4, weaker_share=share), tmp_path / "whole")
+    weaker, last = Pipeline.from_pretrained(tmp_path / "whole").weaker, "checkpoints/step-0000004/weaker.safetensors"
+    trained(config(step, weaker_share=0.0), tmp_path / "until then")
+    then = load_file(tmp_path / "until then" / "model" / "model.safetensors")
+    assert weaker is not None
+    assert all(torch.equal(tensor, then[name].half().float()) for name, tensor in weaker.state_dict().items())
+
+    trainer = Trainer(config(4, weaker_share=share), tmp_path / "stopped", data_root=Path("data"))
+    advance = trainer.advance
+    trainer.advance = lambda: interrupt_after(trainer, advance, 3)
+    assert trainer.run() == 128 + signal.SIGTERM
+    trained(config(4, weaker_share=share), tmp_path / "stopped")
+    assert_same_tensors(*(tmp_path / run / last for run in ("whole", "stopped")))
+    assert not Pipeline.from_pretrained(tmp_path / "until then").weaker
+
+
 def interrupt_after(trainer: Trainer, advance, last: int) -> None:
     if trainer.progress.step == last - 1:
         os.kill(os.getpid(), signal.SIGTERM)
