@@ -75,7 +75,7 @@ class DiffusersUNet(Network):
         index = self.levels * (1 - t.double()) - 1
         index = torch.where((index - index.round()).abs() < NEAR, index.round(), index).float()
         seen = xt if self.noising is None else torch.cat([xt, self._image(condition)], dim=1)
-        answer = self.unet(seen.to(self.dtype), index, **self._told(condition, len(xt))).sample.to(xt.dtype)
+        answer = self.unet(seen.to(self.dtype), index, **self._told(condition, xt.shape[0])).sample.to(xt.dtype)
         prediction, share = answer[:, : xt.shape[1]], (answer[:, xt.shape[1] :] + 1) / 2
         return torch.cat([prediction, share], dim=1) if self.learns_variance else prediction
 

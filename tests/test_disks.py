@@ -56,6 +56,7 @@ COMMANDS = {
     "report": "report --pipeline runs/tiny",
     "export": "export --pipeline runs/tiny",
     "export for diffusers": "export --pipeline runs/noise --format diffusers",
+    "export as ONNX": "export --pipeline runs/tiny --format onnx",
     "translate": "translate --pipeline runs/tiny --input in",
 }
 

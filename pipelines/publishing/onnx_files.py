@@ -57,7 +57,10 @@ def make_onnx(pipeline: Pipeline, digest: str) -> list[Made]:
     """
     if missing := [name for name in PACKAGES if find_spec(name) is None]:
         raise UserError(f"--format onnx: got no {missing[0]}, expected it: pip install 'flowferry[onnx]'")
-    if (size := sum(p.numel() * p.element_size() for p in pipeline.model.parameters())) >= MAX_BYTES:
+    if getattr(pipeline.model, "text_channels", None):
+        raise UserError("--format onnx: got a pipeline that takes texts, expected one without")
+    networks = [network for network in (pipeline.model, pipeline.weaker) if network is not None]
+    if (size := sum(p.numel() * p.element_size() for one in networks for p in one.parameters())) >= MAX_BYTES:
         raise UserError(f"--format onnx: got weights of {size / 1e9:.1f} GB, expected less than {MAX_BYTES / 1e9:.1f}")
     told = properties(pipeline, digest)
     graph = VelocityGraph(pipeline)
@@ -154,7 +157,9 @@ def compared(
     """
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors alone
+    session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     largest = 0.0
     for inputs in examples:
         given = {name: tensor.numpy() for name, tensor in zip(graph.inputs, inputs, strict=True)}
@@ -171,7 +176,7 @@ def compared(
 USE = """\
 # {name}, as ONNX
 
-`velocity.onnx` is one evaluation of the network, `translation.onnx` (where there is one) the whole way from source to
+`velocity.onnx` is one evaluation of the velocity, `translation.onnx` (where there is one) the whole way from source to
 target, pixels included: {sampling}. Their metadata says the rest.
 
 ```python

@@ -19,7 +19,8 @@ from flowferry.pipelines.flow.solvers import trajectory
 from flowferry.pipelines.flow.variances import large, own_channels
 from flowferry.pipelines.pipeline import Pipeline
 
-MOST = 65536  # samples at a time, and pixels of a side
+MOST = 65536  # pixels of a side
+BATCH = 63  # samples that torch is told of, while files take any number: from 64 on diffusers copies tensors for GPUs
 
 
 class Graph(nn.Module):
@@ -51,7 +52,7 @@ class Graph(nn.Module):
         """Return the same for torch, which has to know that sides are multiples of the network's stride."""
         stride = self.pipeline.stride or 1
         sides = {name: stride * Dim(f"{name}_in_strides", min=1, max=MOST // stride) for name in ("height", "width")}
-        lengths = {"batch": Dim("batch", min=1, max=MOST), **sides}
+        lengths = {"batch": Dim("batch", min=1, max=BATCH), **sides}
         return [{axis: lengths[name] for axis, name in axes.items()} for axes in self.axes()]
 
 
