@@ -145,7 +145,7 @@ def told_of(pipeline: Pipeline, start: str) -> str:
     ]
     if config.infer_labels:
         told.append("Which class it asks for, a classifier reads off the source.")
-    elif config.num_classes and config.solver.guidance not in (0, 1):
+    elif config.num_classes and pipeline.weaker is None and config.solver.guidance not in (0, 1):
         told.append(f"Guidance (w = {config.solver.guidance:g}) makes more of the difference that the label makes.")
     told.append("All of it is computed in this page: nothing that you draw or open leaves your device.")
     return " ".join(told)

@@ -131,7 +131,7 @@ def lay_out_choices(controls: Controls, first: Action) -> None:
         parts["seed"] = gr.Number(label="Seed", precision=0, minimum=0, **own("seed", value=0))
         parts["steps"] = gr.Slider(1, studio.max_steps, step=1, label="Steps", **own("steps", value=solver.num_steps))
         parts["guidance"] = gr.Slider(
-            0, max(10, solver.guidance), step=0.1, label="Guidance: 1 is none, more insists on the class",
+            0, max(10, solver.guidance), step=0.1, label="Guidance: 1 is none, more keeps closer to the target",
             **own("guidance", value=solver.guidance),
         )  # fmt: skip
         parts["resample"] = gr.Slider(

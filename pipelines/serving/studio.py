@@ -79,7 +79,8 @@ class Studio:
         action, config = ACTIONS[name], self.pipeline.config
         takes = action.takes | ({"picture", "restore_size"} if starts_from_picture(name, config) else frozenset())
         takes -= {"steps"} if self.max_steps == 1 else frozenset()
-        if not config.num_classes or config.has_teacher:  # a student has learned its teacher's guidance
+        is_guided = config.num_classes or self.pipeline.weaker is not None
+        if not is_guided or config.has_teacher:  # a student has learned its teacher's guidance
             takes -= {"guidance"}
         if name in TRANSLATIONS:
             usual = self.usual(name)
