@@ -134,12 +134,12 @@ class Pretrained:
         """Return the pipeline whose weights lie in a folder. Raises UserError as `from_pretrained` does."""
         config, tensors = weights.load(folder)
         of_weaker = take_prefixed(tensors, WEAKER)
-        of_classifier = take_prefixed(tensors, LABEL_CLASSIFIER) or take_prefixed(tensors, LABEL_CLASSIFIER_0_1)
         with torch.device("meta"):  # no memory is taken before the weights are known to fit
             model, label_classifier = build_model(config), build_label_classifier(config)
             weaker = build_model(config) if of_weaker else None
         pipeline = cls(config, model, label_classifier, weaker)
         if label_classifier is not None:
+            of_classifier = take_prefixed(tensors, LABEL_CLASSIFIER) or take_prefixed(tensors, LABEL_CLASSIFIER_0_1)
             weights.load_strictly(label_classifier, of_classifier, what=f"{folder} (the label classifier's)")
             label_classifier.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
         networks = [(model, tensors, str(folder))]
