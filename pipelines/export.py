@@ -1,7 +1,8 @@
 """The verb `export`: write weights to share, or for another library."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -28,6 +29,19 @@ FORMATS: dict[str, Callable[[Pipeline, Path, Path, str], None]] = {
 """Each takes a pipeline, the folder of its weights, the folder to write, and where the result will be loaded from."""
 
 
+@contextmanager
+def no_empty_folder(folder: Path) -> Iterator[None]:
+    """Remove a folder that was made in this context if the context fails with nothing in it."""
+    before = folder.exists()
+    try:
+        yield
+    except BaseException:
+        if not before:
+            with suppress(OSError):  # something is in it, or it was not made
+                folder.rmdir()
+        raise
+
+
 def run(options: ExportOptions) -> int:
     """Write `options.output`, and upload it if `options.push` is set; return the exit code."""
     if options.push and options.format != "flowferry":
@@ -37,7 +51,8 @@ def run(options: ExportOptions) -> int:
     folder = find_weights(options.pipeline)
     pipeline = Pipeline.from_pretrained(folder, device="cpu")  # checks that the weights fit
     write = partial(for_page, runtime=options.runtime) if options.runtime else FORMATS[options.format]
-    write(pipeline, folder, options.output, options.push or str(options.output))
+    with no_empty_folder(options.output):
+        write(pipeline, folder, options.output, options.push or str(options.output))
     log.info("%s: %s for %s", options.output, pipeline.config.name, options.format)
     if options.push:
         log.info("pushed: %s", hub.push(options.output, options.push, private=options.private, token=None))

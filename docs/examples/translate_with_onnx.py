@@ -31,8 +31,8 @@ for start in range(0, len(files), BATCH):
         streams = [np.random.default_rng(list(image.tobytes())) for image in images]
         noise = [stream.standard_normal((channels, height, width), dtype=np.float32) for stream in streams]
         given["noise"] = np.stack(noise)
-    if "label" in needed:  # num_classes is "no class"
-        given["label"] = np.full(len(batch), int(label[0] if label else told["num_classes"]))
+    if "label" in needed:  # by default inferred from the image where the pipeline does that, or else no class
+        given["label"] = np.full(len(batch), int(label[0] if label else told["default_label"]))
     for file, result in zip(batch, session.run(["result"], given)[0], strict=True):
         path = Path(output, file.relative_to(source)).with_suffix(".png")
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -21,6 +21,7 @@ from flowferry.datasets.image_writing import png
 from flowferry.pipelines.pipeline import Pipeline
 from flowferry.pipelines.publishing import web_runtime
 from flowferry.pipelines.publishing.onnx_files import TRANSLATION, make_onnx, no_translation
+from flowferry.pipelines.publishing.onnx_graphs import INFERRED
 from flowferry.pipelines.publishing.sample_pictures import sample_pictures
 from flowferry.pipelines.storage import weights
 from flowferry.pipelines.storage.files import prepare_folder, write_text
@@ -127,11 +128,12 @@ def facts_of(pipeline: Pipeline, digest: str) -> dict[str, Any]:
 
 
 def labels_of(config: Config) -> list[dict[str, Any]]:
-    """Return the classes that can be asked for, by name and label, the last of which is "no class"."""
-    if not config.asked_classes:
+    """Return what can be asked for, by name and label: the class as inferred, each class, and "no class"."""
+    if not config.num_classes:
         return []
     names = class_names_of(config) or [str(label) for label in range(config.num_classes)]
-    return [{"name": name, "value": label} for label, name in enumerate([*names, "no class"])]
+    asked = [{"name": name, "value": label} for label, name in enumerate([*names, "no class"])]
+    return [{"name": "as inferred from the picture", "value": INFERRED}] * config.infer_labels + asked
 
 
 def told_of(pipeline: Pipeline, start: str) -> str:
@@ -144,7 +146,7 @@ def told_of(pipeline: Pipeline, start: str) -> str:
         f"({config.solver.name}) follows that in {taken}.",
     ]
     if config.infer_labels:
-        told.append("Which class it asks for, a classifier reads off the source.")
+        told.append("Unless you choose the class, a classifier reads it off the source.")
     elif config.num_classes and pipeline.weaker is None and config.solver.guidance not in (0, 1):
         told.append(f"Guidance (w = {config.solver.guidance:g}) makes more of the difference that the label makes.")
     told.append("All of it is computed in this page: nothing that you draw or open leaves your device.")

@@ -12,7 +12,14 @@ from torch import Tensor
 
 from flowferry.configs.validation import UserError
 from flowferry.pipelines.pipeline import Pipeline
-from flowferry.pipelines.publishing.onnx_graphs import Graph, TranslationGraph, VelocityGraph
+from flowferry.pipelines.publishing.onnx_graphs import (
+    INFERRED,
+    Graph,
+    TranslationGraph,
+    VelocityGraph,
+    free_stride,
+    velocity_of,
+)
 from flowferry.pipelines.publishing.onnx_models import OPSET, evaluation_node, to_model, with_velocity
 from flowferry.pipelines.storage import hub, weights
 from flowferry.pipelines.storage.files import prepare_folder, write_aside, write_text
@@ -56,12 +63,12 @@ def make_onnx(pipeline: Pipeline, digest: str) -> list[Made]:
     otherwise than torch.
     """
     if missing := [name for name in PACKAGES if find_spec(name) is None]:
-        raise UserError(f"--format onnx: got no {missing[0]}, expected it: pip install 'flowferry[onnx]'")
+        raise UserError(f"--format: got no {missing[0]}, expected it: pip install 'flowferry[onnx]'")
     if getattr(pipeline.model, "text_channels", None):
-        raise UserError("--format onnx: got a pipeline that takes texts, expected one without")
+        raise UserError("--format: got a pipeline that takes texts, expected one without")
     networks = [network for network in (pipeline.model, pipeline.weaker) if network is not None]
     if (size := sum(p.numel() * p.element_size() for one in networks for p in one.parameters())) >= MAX_BYTES:
-        raise UserError(f"--format onnx: got weights of {size / 1e9:.1f} GB, expected less than {MAX_BYTES / 1e9:.1f}")
+        raise UserError(f"--format: got weights of {size / 1e9:.1f} GB, expected less than {MAX_BYTES / 1e9:.1f}")
     told = properties(pipeline, digest)
     graph = VelocityGraph(pipeline)
     velocity = to_model(graph, "velocity")
@@ -70,7 +77,7 @@ def make_onnx(pipeline: Pipeline, digest: str) -> list[Made]:
     if no_translation(pipeline) is None:
         translation = to_model(TranslationGraph(pipeline, evaluation_node), "translation")
         data = to_bytes(with_velocity(translation, velocity), told)
-        of_network = TranslationGraph(pipeline, pipeline.conditional_velocity)
+        of_network = TranslationGraph(pipeline, velocity_of(pipeline))
         made.append(Made(TRANSLATION, data, check_translation(of_network, data)))
     return made
 
@@ -97,7 +104,8 @@ def properties(pipeline: Pipeline, digest: str) -> dict[str, str]:
         "source_noise": solver.source_noise,
         "guidance": solver.guidance,
         "nfe": pipeline.nfe,
-        "stride": pipeline.stride,
+        "default_label": INFERRED if config.infer_labels else config.num_classes,
+        "stride": free_stride(pipeline),
         "opset": OPSET,
         "weights_sha256": digest,
     }
@@ -139,7 +147,7 @@ def check_translation(graph: TranslationGraph, data: bytes) -> float:
 def sizes(pipeline: Pipeline) -> list[tuple[int, Sequence[int]]]:
     """Return numbers of samples and shapes to check with: the pipeline's, and another one if it takes any."""
     own = pipeline.config.shape
-    stride = pipeline.stride
+    stride = free_stride(pipeline)
     other = (own[0], own[1] + stride, own[2] + 2 * stride) if stride else own
     return [*zip(COUNTS, (own, other), strict=True)]
 
@@ -169,7 +177,7 @@ def compared(
         scale = 1.0 if found.dtype == torch.uint8 else max(1.0, expected.abs().max().item())
         largest = max(largest, difference(expected, found).max().item() / scale)
     if not largest <= TOLERANCE:
-        raise UserError(f"--format onnx: got a {name} that is {largest:.1e} from torch, expected at most {TOLERANCE}")
+        raise UserError(f"--format: got a {name} that is {largest:.1e} from torch, expected at most {TOLERANCE}")
     return largest
 
 

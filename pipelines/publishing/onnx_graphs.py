@@ -16,10 +16,12 @@ from flowferry.datasets.pixels import to_images, to_pixels
 from flowferry.pipelines.flow.conditions import Condition
 from flowferry.pipelines.flow.guidance import ConditionalVelocity, guide
 from flowferry.pipelines.flow.solvers import trajectory
+from flowferry.pipelines.flow.tiling import padded
 from flowferry.pipelines.flow.variances import large, own_channels
 from flowferry.pipelines.pipeline import Pipeline
 
 MOST = 65536  # pixels of a side
+INFERRED = -1  # the label of a translation that leaves it to the classifier to infer one
 BATCH = 63  # samples that torch is told of, while files take any number: from 64 on diffusers copies tensors for GPUs
 
 
@@ -32,6 +34,7 @@ class Graph(nn.Module):
     def __init__(self, pipeline: Pipeline, evaluate: ConditionalVelocity) -> None:
         super().__init__()
         self.pipeline, self.evaluate, self.num_classes = pipeline, evaluate, pipeline.config.num_classes
+        self.stride = free_stride(pipeline)
 
     def condition(self, label: Tensor | None, image: Tensor) -> Condition:
         """Return what the network is told: labels int64 [B], and the source samples where it sees them."""
@@ -43,14 +46,14 @@ class Graph(nn.Module):
 
     def axes(self) -> list[dict[int, str]]:
         """Return for each input the names of its axes of any length: of samples, of images where the network allows."""
-        sides = ["height", "width"] if self.pipeline.stride else []
+        sides = ["height", "width"] if self.stride else []
         axes = {"t": {}, "label": {0: "batch"}, "image": {0: "batch", **dict(enumerate(sides, 1))}}
         usual = {0: "batch", **dict(enumerate(sides, 2))}
         return [axes.get(name, usual) for name in self.inputs]
 
     def dynamic_shapes(self) -> list[dict[int, Any]]:
         """Return the same for torch, which has to know that sides are multiples of the network's stride."""
-        stride = self.pipeline.stride or 1
+        stride = self.stride or 1
         sides = {name: stride * Dim(f"{name}_in_strides", min=1, max=MOST // stride) for name in ("height", "width")}
         lengths = {"batch": Dim("batch", min=1, max=BATCH), **sides}
         return [{axis: lengths[name] for axis, name in axes.items()} for axes in self.axes()]
@@ -65,7 +68,7 @@ class VelocityGraph(Graph):
     outputs = ("velocity",)
 
     def __init__(self, pipeline: Pipeline) -> None:
-        super().__init__(pipeline, pipeline.conditional_velocity)
+        super().__init__(pipeline, velocity_of(pipeline))
         self.model, self.weaker = pipeline.model, pipeline.weaker
         self.inputs = ["x", "t", *["label"] * bool(self.num_classes), *["source"] * pipeline.sees_source]
 
@@ -90,9 +93,10 @@ class VelocityGraph(Graph):
 class TranslationGraph(Graph):
     """image uint8 [B, H, W, C], noise [B, C, H, W] and label int64 [B], those that it needs -> result and states.
 
-    noise: standard normal; where the source is noise it is all that there is to start from. A pipeline that infers
-    labels does so here, too. result: uint8 [B, H, W, C]. states: the same at every time of the grid, the first and the
-    last included, [N+1, B, H, W, C]. Points in the plane have neither pixels nor channels: float32 [B, n].
+    noise: standard normal; where the source is noise it is all that there is to start from. label: num_classes is "no
+    class"; INFERRED leaves it to the classifier of a pipeline that infers labels. result: uint8 [B, H, W, C]. states:
+    the same at every time of the grid, the first and the last included, [N+1, B, H, W, C]. Points in the plane have
+    neither pixels nor channels: float32 [B, n].
     """
 
     outputs = ("result", "states")
@@ -105,7 +109,7 @@ class TranslationGraph(Graph):
         needed = {
             "image": not config.source.is_noise,
             "noise": config.source.is_noise or self.std,
-            "label": self.num_classes and not config.infer_labels,
+            "label": self.num_classes,
         }
         self.inputs = [name for name, need in needed.items() if need]
 
@@ -125,7 +129,7 @@ class TranslationGraph(Graph):
         x = to_images(given["image"].movedim(-1, 1)) if "image" in given else given["noise"]
         label = given.get("label")
         if self.label_classifier is not None:
-            label = self.label_classifier(x).argmax(dim=1)
+            label = torch.where(given["label"] == INFERRED, self.label_classifier(x).argmax(dim=1), given["label"])
         condition = self.condition(label, x)
         if self.std:
             x = x + self.std * given["noise"]
@@ -140,8 +144,21 @@ class TranslationGraph(Graph):
         g = torch.Generator().manual_seed(0)
         noise = torch.randn(count, *shape, generator=g)
         image = to_pixels(flat_images(count, shape, g)).movedim(1, -1) if self.pipeline.config.is_image else noise
-        label = torch.arange(count) % (self.num_classes + 1)
+        first = INFERRED if self.label_classifier is not None else 0
+        label = first + torch.arange(count) % (self.num_classes + 1 - first)
         return tuple({"image": image, "noise": noise, "label": label}[name] for name in self.inputs)
+
+
+def free_stride(pipeline: Pipeline) -> int | None:
+    """Return what sides are multiples of, where a graph takes images of any size; None where it takes its own size."""
+    stride = pipeline.stride
+    return stride if stride and all(side % stride == 0 for side in pipeline.config.shape[1:]) else None
+
+
+def velocity_of(pipeline: Pipeline) -> ConditionalVelocity:
+    """Return the velocity that a graph contains, on images of every size that it takes."""
+    velocity = pipeline.conditional_velocity
+    return padded(velocity, pipeline.stride) if pipeline.stride and not free_stride(pipeline) else velocity
 
 
 def flat_images(count: int, shape: Sequence[int], g: torch.Generator) -> Tensor:

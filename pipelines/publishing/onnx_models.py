@@ -39,7 +39,7 @@ def to_model(graph: Graph, what: str) -> Any:
             program = torch.onnx.export(traced, dynamo=True, verbose=False, **how)
     except Exception as error:  # of many kinds, in any layer of the exporter
         reason = str(error.__cause__ or error).strip().partition("\n")[0].partition(" For more information")[0]
-        raise UserError(f"--format onnx: torch cannot write the {what} as a graph ({reason})") from error
+        raise UserError(f"--format: torch cannot write the {what} as a graph ({reason})") from error
     assert program is not None
     return without_traces(with_named_axes(program.model, graph))
 

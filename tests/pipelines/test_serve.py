@@ -64,7 +64,8 @@ def address(here: Path, space: Path) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Page]:
+def browser(address: str) -> Iterator[Page]:
+    """A browser that is closed before the server ends, of which its page would complain."""
     expect.set_options(timeout=PATIENCE)
     with browser_page(height=1200) as page:
         page.set_default_timeout(PATIENCE)

@@ -56,8 +56,11 @@ def test_the_page_knows_the_classes_that_can_be_asked_for(tiny: Tiny) -> None:
     def names(config: Config) -> list[str]:
         return [label["name"] for label in for_page.labels_of(config)]
 
-    assert names(tiny("fashion2mnist")) == names(tiny("fashion2mnist-labels")) == []
+    assert names(tiny("fashion2mnist")) == []
     assert names(tiny("noise2mnist-cfg")) == [*"0123456789", "no class"]
+    (first, *rest) = for_page.labels_of(tiny("fashion2mnist-labels"))
+    assert first == {"name": "as inferred from the picture", "value": -1}
+    assert rest == for_page.labels_of(tiny("noise2mnist-cfg"))
     config = replace(tiny("noise2mnist-cfg", num_classes=2), target=ImageFolderConfig(classes=("cat", "dog")))
     assert names(config) == ["cat", "dog", "no class"]
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from flowferry import Pipeline, launch
+from flowferry.datasets.pixels import to_images, to_pixels
 from flowferry.pipelines.flow.conditions import Condition
 from flowferry.pipelines.publishing import onnx_files
 from flowferry.pipelines.storage import weights
@@ -53,6 +54,35 @@ def test_velocity_and_guided_samples_are_the_pipeline_s_for_any_number_size_and_
     assert (result != run(files["translation.onnx"], "result", noise=noise, label=torch.full((5,), 10))).any()
 
 
+def test_guidance_away_from_a_weaker_network_is_in_both_files(shaken: Shaken) -> None:
+    pipeline = shaken("fashion2mnist", weaker=True, num_steps=2, guidance=2.0, source_noise=0.2)
+    files = {one.name: one.data for one in onnx_files.make_onnx(pipeline, "a digest")}
+    x, t = torch.randn(3, 1, 28, 28), torch.tensor(0.4)
+    with torch.no_grad():
+        expected = pipeline.conditional_velocity(x, t, Condition())
+        unguided = pipeline.using(guidance=1.0).conditional_velocity(x, t, Condition())
+    assert (expected - unguided).abs().max() > 0.1
+    torch.testing.assert_close(run(files["velocity.onnx"], "velocity", x=x, t=t), expected)
+    image, noise = to_pixels(torch.rand(3, 1, 28, 28) * 2 - 1), torch.randn(3, 1, 28, 28)
+    states = run(files["translation.onnx"], "states", image=image.movedim(1, -1), noise=noise)
+    start = to_images(image) + 0.2 * noise
+    trajectory = torch.stack([*pipeline.using(source_noise=0.0).trajectory(start)])
+    torch.testing.assert_close(to_float(states), trajectory.clamp(-1, 1), rtol=0, atol=0.51 / 127.5)
+
+
+def test_a_size_that_is_no_multiple_of_the_stride_is_fixed(shaken: Shaken) -> None:
+    """And padded inside, as the pipeline pads it."""
+    pipeline = shaken("paired", changes={"shape": (3, 30, 22)}, num_steps=2, source_noise=0.0)
+    files = {one.name: one.data for one in onnx_files.make_onnx(pipeline, "a digest")}
+    session = onnxruntime.InferenceSession(files["translation.onnx"])
+    assert [one.shape for one in session.get_inputs()] == [["batch", 30, 22, 3]]
+    assert json.loads(session.get_modelmeta().custom_metadata_map["stride"]) is None
+    image = to_pixels(torch.rand(2, 3, 30, 22) * 2 - 1)
+    states = run(files["translation.onnx"], "states", image=image.movedim(1, -1))
+    trajectory = torch.stack([*pipeline.trajectory(to_images(image))])
+    torch.testing.assert_close(to_float(states), trajectory.clamp(-1, 1), rtol=0, atol=0.51 / 127.5)
+
+
 def test_the_command_writes_equal_files_that_say_what_they_are_and_a_line_for_each(
     shaken: Shaken, tmp_path: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -85,7 +115,7 @@ def test_what_differs_from_torch_is_refused_and_nothing_is_written(
     monkeypatch.setattr(Pipeline, "conditional_velocity", drifting)
     assert export(tmp_path / "mine", tmp_path / "out") == 2
     assert "got a velocity.onnx that is " in (told := capsys.readouterr().err) and "expected at most 0.0001" in told
-    assert not list((tmp_path / "out").iterdir())
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_solver_that_adds_noise_leaves_the_velocity(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -99,7 +129,7 @@ def test_what_cannot_be_exported_is_told_in_a_line(
     shaken: Shaken, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert export(stage_1(tmp_path / "texts"), tmp_path / "out") == 2
-    assert "--format onnx: got a pipeline that takes texts, expected one without" in capsys.readouterr().err
+    assert "--format: got a pipeline that takes texts, expected one without" in capsys.readouterr().err
     shaken("moons").save_pretrained(tmp_path / "mine")
     monkeypatch.setattr(onnx_files, "MAX_BYTES", 100)
     assert export(tmp_path / "mine", tmp_path / "out") == 2
@@ -107,4 +137,7 @@ def test_what_cannot_be_exported_is_told_in_a_line(
     monkeypatch.setattr(onnx_files, "find_spec", lambda name: None if name == "onnxscript" else sys)
     assert export(tmp_path / "mine", tmp_path / "out") == 2
     assert "got no onnxscript, expected it: pip install 'flowferry[onnx]'" in capsys.readouterr().err
-    assert not list((tmp_path / "out").iterdir())
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "out").mkdir()
+    assert export(tmp_path / "mine", tmp_path / "out") == 2
+    assert (tmp_path / "out").exists(), "somebody else's folder"

@@ -1,6 +1,7 @@
 """What becomes an ONNX file does what the pipeline does, before it becomes one."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -11,8 +12,8 @@ from flowferry.datasets.rng import derive_seed, normal_rows
 from flowferry.pipelines.flow.conditions import Condition
 from flowferry.pipelines.publishing.onnx_graphs import TranslationGraph, VelocityGraph, flat_images
 
-COUNT = 4
-SOLVERS: dict[str, dict[str, object]] = {
+COUNT = 12  # each class, "no class" and the one that is inferred
+SOLVERS: dict[str, dict[str, Any]] = {
     "fashion2mnist": {"num_steps": 3, "source_noise": 0.4},
     "fashion2mnist-map": {"num_steps": 2},
     "fashion2mnist-labels": {"num_steps": 2},
@@ -21,6 +22,7 @@ SOLVERS: dict[str, dict[str, object]] = {
     "ddpm-mnist-cfg": {"name": "ddim", "num_steps": 3, "clip": 1.0},
     "denoise-mnist": {},
     "moons": {"num_steps": 5, "name": "heun"},
+    "noise2mnist": {"num_steps": 2, "guidance": 2.0, "weaker": True},
 }
 
 
@@ -35,10 +37,14 @@ def test_a_translation_s_states_are_the_pipeline_s_trajectory(preset: str, shake
         drawn = normal_rows(derive_seed(0, "source noise"), range(COUNT))(x)
         given |= {"noise": drawn} if "noise" in given else {}
     assert x is not None
+    if pipeline.config.infer_labels:
+        asked, inferred = labels, pipeline.inferred_labels(x)
+        assert asked is not None and inferred is not None and -1 in asked and 10 in asked
+        labels = torch.where(asked == -1, inferred, asked)
     expected = torch.stack([*pipeline.trajectory(x, labels)])
     with torch.no_grad():
         result, states = graph(*given.values())
-    assert ("label" in given) == bool(pipeline.config.num_classes and not pipeline.config.infer_labels)
+    assert ("label" in given) == bool(pipeline.config.num_classes)
     if pipeline.config.is_image:
         expected = to_pixels(expected).movedim(2, -1)
     assert torch.equal(states, expected) and torch.equal(result, expected[-1])

@@ -103,8 +103,9 @@ def open_page(browser: Browser, config: Config, folder: Path) -> Iterator[Opened
 
 @pytest.fixture(scope="module")
 def pictures(tiny: Any, runtime: None, browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Opened]:
-    """The page of a pipeline from pictures in color, wider than high, with noise on them."""
-    config = tiny("fashion2mnist", shape=(3, 20, 24), source=SyntheticColorsConfig(), target=SyntheticColorsConfig())
+    """The page of a pipeline from pictures in color, wider than high, with noise on them, which infers its labels."""
+    colors = SyntheticColorsConfig()
+    config = tiny("fashion2mnist-labels", shape=(3, 20, 24), source=colors, target=colors)
     solver = replace(config.solver, num_steps=3, source_noise=0.3)
     yield from open_page(browser, replace(config, solver=solver), tmp_path_factory.mktemp("pictures"))
 
@@ -127,9 +128,9 @@ def assert_same(found: list[Pixels], expected: list[torch.Tensor]) -> None:
 # --- from pictures --------------------------------------------------------------------------------------
 
 
-def on_the_way(pipeline: Pipeline, picture: torch.Tensor, seed: int) -> list[torch.Tensor]:
-    """Return the states of what `translate` makes of a picture [C, H, W]."""
-    return list(Translation(pipeline=pipeline, seed=seed).trajectory(picture[None], [1]))
+def on_the_way(pipeline: Pipeline, picture: torch.Tensor, seed: int, label: int | None = None) -> list[torch.Tensor]:
+    """Return the states of what `translate` makes of a picture [C, H, W]. label: None: inferred."""
+    return list(Translation(pipeline=pipeline, seed=seed, label=label).trajectory(picture[None], [1]))
 
 
 def test_a_sample_and_a_seed_chosen_by_keyboard_give_the_states_of_python(pictures: Opened) -> None:
@@ -165,6 +166,20 @@ def test_a_file_gives_what_translate_makes_of_it(pictures: Opened, tmp_path: Pat
     pictures.page.fill("#seed", "3")
     pictures.page.focus("#run")
     assert_same(pictures.run(), on_the_way(pictures.pipeline, to_tensor(pixels), 3))
+
+
+def test_a_class_is_asked_for_in_place_of_the_one_that_is_inferred(pictures: Opened) -> None:
+    page, picture = pictures.page, to_tensor(np.array(sample_pictures(pictures.pipeline.config)[3]))
+    page.locator("#samples button").nth(3).click()
+    page.fill("#seed", "4")
+    found = []
+    for asked, label in (("as inferred from the picture", None), ("7", 7), ("no class", 10)):
+        page.select_option("#label", label=asked)
+        page.focus("#run")
+        found.append(pictures.run())
+        assert_same(found[-1], on_the_way(pictures.pipeline, picture, 4, label))
+    assert not np.array_equal(found[1][-1], found[2][-1])
+    page.select_option("#label", label="as inferred from the picture")
 
 
 def test_what_is_no_picture_is_said_in_the_page(pictures: Opened, tmp_path: Path) -> None:

@@ -13,8 +13,12 @@ from flowferry.configs.schema import Config
 from flowferry.configs.serve_options import ServeOptions
 from flowferry.configs.validation import UserError
 from flowferry.datasets.image_io import load_image
+from flowferry.pipelines.prompts import prompted
 from flowferry.pipelines.serving.asking import Asked
+from flowferry.pipelines.serving.controls import Controls
 from flowferry.pipelines.serving.studio import Studio
+from flowferry.pipelines.translate_tree import opened
+from tiny_diffusers import PROMPTS, encoder, stage_1
 from translations import bomb, contents, hostile_tree, noise, save_tiny
 
 SMALL = {"widths": (8, 16), "blocks": (1, 1)}
@@ -136,6 +140,20 @@ def test_a_large_picture_in_color_goes_through_in_tiles_as_by_the_verb(
     assert answer.files == [("large.png", out.read_bytes())]
     assert answer.before is not None and answer.before.shape == answer.shown[0][0].shape == (3, 90, 150)
     assert "restore_size" not in studio.actions["translate"].takes
+
+
+def test_the_texts_of_a_pretrained_pipeline_are_classes_to_choose_from(tmp_path: Path) -> None:
+    folder = tmp_path / "first"
+    encoder(stage_1(folder))
+    options = ServeOptions(pipeline=str(folder), prompt=tuple(PROMPTS), stride=250)
+    studio = Studio(pipeline=prompted(opened(options).pipeline, options), options=options)
+    choice = Controls(parts={}, groups={}, studio=studio).label_options(studio.actions["sample"], 0)
+    assert [name for name, _ in choice["choices"]] == ["all in turn", *PROMPTS]
+    answer = studio.answer(Asked(action="sample", labels=(1,), seed=2, variants=2))
+    argv = ("--prompt", *PROMPTS, "--labels", 1, "--stride", 250, "--count", 2, "--seed", 2)
+    verb("sample", "--pipeline", folder, *argv, "--output", tmp_path / "out")
+    (tmp_path / "out" / "sheet.png").unlink()
+    assert dict(answer.files) == contents(tmp_path / "out")
 
 
 def test_what_is_shown_is_what_the_file_holds(weights: Path, pictures: Path, tmp_path: Path) -> None:
