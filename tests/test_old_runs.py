@@ -53,15 +53,8 @@ NO_TEACHER = (
 ADDED_TO_PATCH_UNET = ("model.sees_source", "model.adds_source", "model.two_times")
 """Options of this network, all of which are off."""
 
-SAMPLED_ANEW = {
-    "fashion2mnist": (
-        "solver.name",
-        "solver.num_steps",
-        "solver.source_noise",
-        "solver.guidance",
-        "train.weaker_share",
-    )
-}
+ANEW = ("solver.name", "solver.num_steps", "solver.source_noise", "solver.guidance", "train.weaker_share")
+SAMPLED_ANEW = {"fashion2mnist": ANEW, "noise2mnist": ANEW}
 """What was changed of a named pipeline since: how it is run and what for, which a run may change, too."""
 
 ADDED_TO_SOLVER = {"source_noise": 0.0, "stride": None, "variance": "large", "clip": None, "threshold": None}

@@ -147,7 +147,10 @@ def told_of(pipeline: Pipeline, start: str) -> str:
     ]
     if config.infer_labels:
         told.append("Unless you choose the class, a classifier reads it off the source.")
-    elif config.num_classes and pipeline.weaker is None and config.solver.guidance not in (0, 1):
-        told.append(f"Guidance (w = {config.solver.guidance:g}) makes more of the difference that the label makes.")
+    w = config.solver.guidance
+    if pipeline.weaker is not None and w != 1:
+        told.append(f"Guidance (w = {w:g}) makes more of how it differs from a weaker one, which it once was.")
+    elif config.num_classes and w not in (0, 1):
+        told.append(f"Guidance (w = {w:g}) makes more of the difference that the label makes.")
     told.append("All of it is computed in this page: nothing that you draw or open leaves your device.")
     return " ".join(told)
