@@ -1,14 +1,16 @@
 """Quality against minutes: the Fréchet distance of several pipelines while they train. Asserts nothing.
 
 Each is a name with options of `train` behind it, and trains in a process of its own: one after the other with all of
-the machine, or --jobs side by side with an equal share of the cores. Minutes are of training alone. The same command
-again goes on where it was stopped.
+the machine, or --jobs side by side with an equal share of the cores. With --seeds each trains once with each of them,
+and the last line tells the mean and the range of their ends. Minutes are of training alone. The same command again goes
+on where it was stopped.
 """
 
 import argparse
 import os
 import re
 import shlex
+import statistics
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -70,12 +72,24 @@ def main() -> None:
     parser.add_argument(
         "--jobs", type=int, default=1, help="how many train at a time, each with its share of the cores"
     )
+    parser.add_argument("--seeds", type=int, nargs="+", help="of the trainings; without: that of the pipeline")
     parser.add_argument("--output", type=Path, default=Path("runs/quality"))
     parser.add_argument("--data-root", type=Path, default=default_data_root())
     options = parser.parse_args()
+    trainings = {told: seeded(told, options.seeds) for told in options.pipelines}
     with ThreadPoolExecutor(options.jobs) as pool:
-        list(pool.map(partial(train, options=options), options.pipelines))
-    tell({told: curve(folder_of(told, options.output)) for told in options.pipelines}, options)
+        list(pool.map(partial(train, options=options), [one for each in trainings.values() for one in each]))
+    curves = {one: curve(folder_of(one, options.output)) for each in trainings.values() for one in each}
+    tell(curves, options)
+    if options.seeds:
+        for told, each in trainings.items():
+            ends = [curves[one][-1][1] for one in each]
+            print(f"{told}: {statistics.mean(ends):.3f} ({min(ends):.3f}–{max(ends):.3f}) with seeds {options.seeds}")
+
+
+def seeded(told: str, seeds: list[int] | None) -> list[str]:
+    """Return a pipeline and its options with each of the seeds; as it is without any."""
+    return [f"{told} --seed {seed}" for seed in seeds] if seeds else [told]
 
 
 def tell(curves: dict[str, Curve], options: argparse.Namespace) -> None:

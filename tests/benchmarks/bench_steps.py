@@ -1,9 +1,11 @@
 """How good results are at few evaluations of the network: a table, and a sheet of the results under one another.
 
     python tests/benchmarks/bench_steps.py "fashion2mnist midpoint 8 0" "fashion2mnist-fast euler 1" --sheet steps.png
+    python tests/benchmarks/bench_steps.py "noise2mnist ab2 12 - 1" "noise2mnist ab2 12" --judge lenet.safetensors
 
-Each setting is a pipeline, a solver, its steps and, if it is not the pipeline's own, the noise on the source. All get
-the same samples of the test split. The distance is that of `evaluate`, the asked digit that of its classifier.
+Each setting is a pipeline, a solver, its steps and, if they are not the pipeline's own ("-"), the noise on the source
+and guidance. All get the same samples of the test split. The distance is that of `evaluate`, the asked digit that of
+its classifier. --judge FILE adds the distance by a second classifier of digits; see second_judge.py.
 """
 
 import argparse
@@ -12,6 +14,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+from second_judge import Judge
 from torch import Tensor
 
 from flowferry.configs.locations import default_data_root
@@ -33,6 +36,8 @@ class Measured(NamedTuple):
     nfe: int
     frechet: list[float]
     """One a seed."""
+    judged: list[float]
+    """The same by the second classifier, if it is asked."""
     recall: float
     asked: float | None
     """Share of the results that are the digit that was asked for."""
@@ -41,13 +46,24 @@ class Measured(NamedTuple):
     results: Tensor
 
 
+def own_or(word: str) -> float | None:
+    return None if word == "-" else float(word)
+
+
+def spread(values: list[float]) -> str:
+    """Return the mean, and the range of several."""
+    span = f" ({min(values):.3f}–{max(values):.3f})" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.3f}{span}"
+
+
 def measure(setting: str, args: argparse.Namespace, runs: dict[str, RunFolder]) -> Measured:
     """Generate and measure the results of one setting, with each of the seeds."""
-    name, solver, steps, *noise = setting.split()
+    name, solver, steps, noise, guidance = [*setting.split(), "-", "-"][:5]
     if name not in runs:
         precision = run_precision(args.precision, best_device())
         runs[name] = RunFolder.load(find_weights(name), args.data_root, precision=precision)
-    chosen = {"solver": solver, "steps": int(steps), "source_noise": float(noise[0]) if noise else None}
+    chosen = {"solver": solver, "steps": int(steps), "source_noise": own_or(noise), "guidance": own_or(guidance)}
+    judge = Judge(runs[name].train[1], runs[name].test[1], args.judge) if args.judge else None
     found, seconds = [], 0.0
     for seed in args.seeds:
         options = EvaluateOptions(
@@ -63,32 +79,35 @@ def measure(setting: str, args: argparse.Namespace, runs: dict[str, RunFolder]) 
     right = None if asked is None else (evaluation.extracted[1].argmax(dim=1) == asked).double().mean().item()
     distances = [figures["frechet"] for _, _, figures in found]
     speed = args.count * len(args.seeds) / seconds
-    return Measured(setting, evaluation.pipeline.nfe, distances, figures["recall"], right, speed, results[:SHOWN].cpu())
+    judged = [judge.distance(results.cpu()) for _, results, _ in found] if judge else []
+    shown = results[:SHOWN].cpu()
+    return Measured(setting, evaluation.pipeline.nfe, distances, judged, figures["recall"], right, speed, shown)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("settings", nargs="+", help='"PIPELINE SOLVER STEPS [NOISE]"')
+    parser.add_argument("settings", nargs="+", help='"PIPELINE SOLVER STEPS [NOISE [GUIDANCE]]"')
     parser.add_argument("--count", type=int, default=2000)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--precision", default="auto")
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--data-root", type=Path, default=default_data_root())
     parser.add_argument("--sheet", type=Path)
+    parser.add_argument("--judge", type=Path)
     args = parser.parse_args()
     use_cores(args.threads)
     keep_freed_memory()
     print(f"{args.count} samples, seeds {args.seeds}, {args.precision}; {describe_machine()}", flush=True)
-    print("| pipeline, solver, steps, noise | NFE | Fréchet | recall | asked digit | images/s |")
-    print("|---|---|---|---|---|---|", flush=True)
+    print("| pipeline, solver, steps, noise, guidance | NFE | Fréchet | by judge | recall | asked digit | images/s |")
+    print("|---|---|---|---|---|---|---|", flush=True)
     runs: dict[str, RunFolder] = {}
     rows: list[tuple[str, Tensor]] = []
     for setting in args.settings:
         one = measure(setting, args, runs)
-        spread = f" ({min(one.frechet):.3f}–{max(one.frechet):.3f})" if len(one.frechet) > 1 else ""
         asked = "" if one.asked is None else f"{one.asked:.1%}"
-        distance = f"{statistics.mean(one.frechet):.3f}{spread}"
-        print(f"| {setting} | {one.nfe} | {distance} | {one.recall:.2f} | {asked} | {one.speed:.0f} |", flush=True)
+        distance, judged = spread(one.frechet), spread(one.judged) if one.judged else ""
+        figures = f"{distance} | {judged} | {one.recall:.2f} | {asked} | {one.speed:.0f}"
+        print(f"| {setting} | {one.nfe} | {figures} |", flush=True)
         if not rows and not runs[setting.split()[0]].config.source.is_noise:
             options = EvaluateOptions(pipeline=setting.split()[0], data_root=args.data_root, count=args.count)
             source = Evaluation.of(runs[setting.split()[0]], options).evaluation_set.source.samples
