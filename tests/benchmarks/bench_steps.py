@@ -56,20 +56,16 @@ def spread(values: list[float]) -> str:
     return f"{statistics.mean(values):.3f}{span}"
 
 
-def measure(setting: str, args: argparse.Namespace, runs: dict[str, RunFolder]) -> Measured:
+def measure(setting: str, args: argparse.Namespace, run: RunFolder, judge: Judge | None) -> Measured:
     """Generate and measure the results of one setting, with each of the seeds."""
     name, solver, steps, noise, guidance = [*setting.split(), "-", "-"][:5]
-    if name not in runs:
-        precision = run_precision(args.precision, best_device())
-        runs[name] = RunFolder.load(find_weights(name), args.data_root, precision=precision)
     chosen = {"solver": solver, "steps": int(steps), "source_noise": own_or(noise), "guidance": own_or(guidance)}
-    judge = Judge(runs[name].train[1], runs[name].test[1], args.judge) if args.judge else None
     found, seconds = [], 0.0
     for seed in args.seeds:
         options = EvaluateOptions(
             pipeline=name, data_root=args.data_root, count=args.count, seed=seed, **chosen, skip_cost=True
         )
-        evaluation = Evaluation.of(runs[name], options)
+        evaluation = Evaluation.of(run, options)
         started = time.perf_counter()
         results = evaluation.results
         seconds += time.perf_counter() - started
@@ -82,6 +78,14 @@ def measure(setting: str, args: argparse.Namespace, runs: dict[str, RunFolder]) 
     judged = [judge.distance(results.cpu()) for _, results, _ in found] if judge else []
     shown = results[:SHOWN].cpu()
     return Measured(setting, evaluation.pipeline.nfe, distances, judged, figures["recall"], right, speed, shown)
+
+
+def judge_of(run: RunFolder, args: argparse.Namespace) -> Judge:
+    """Return the second classifier, and print what it says of as many real digits."""
+    judge = Judge(run.train[1], run.test[1], args.judge)
+    floor = judge.distance(run.train[1].draw(args.count, seed=0, step=0).samples)
+    print(f"judge: right on {judge.accuracy:.2%}; {floor:.3f} from as many real digits", flush=True)
+    return judge
 
 
 def main() -> None:
@@ -101,16 +105,23 @@ def main() -> None:
     print("| pipeline, solver, steps, noise, guidance | NFE | Fréchet | by judge | recall | asked digit | images/s |")
     print("|---|---|---|---|---|---|---|", flush=True)
     runs: dict[str, RunFolder] = {}
+    judge: Judge | None = None
     rows: list[tuple[str, Tensor]] = []
     for setting in args.settings:
-        one = measure(setting, args, runs)
+        name = setting.split()[0]
+        if name not in runs:
+            precision = run_precision(args.precision, best_device())
+            runs[name] = RunFolder.load(find_weights(name), args.data_root, precision=precision)
+        if args.judge and judge is None:
+            judge = judge_of(runs[name], args)
+        one = measure(setting, args, runs[name], judge)
         asked = "" if one.asked is None else f"{one.asked:.1%}"
         distance, judged = spread(one.frechet), spread(one.judged) if one.judged else ""
         figures = f"{distance} | {judged} | {one.recall:.2f} | {asked} | {one.speed:.0f}"
         print(f"| {setting} | {one.nfe} | {figures} |", flush=True)
-        if not rows and not runs[setting.split()[0]].config.source.is_noise:
-            options = EvaluateOptions(pipeline=setting.split()[0], data_root=args.data_root, count=args.count)
-            source = Evaluation.of(runs[setting.split()[0]], options).evaluation_set.source.samples
+        if not rows and not runs[name].config.source.is_noise:
+            options = EvaluateOptions(pipeline=name, data_root=args.data_root, count=args.count)
+            source = Evaluation.of(runs[name], options).evaluation_set.source.samples
             rows.append(("source", source[:SHOWN].cpu()))
         rows.append((f"{len(rows)}", one.results))
     if args.sheet:

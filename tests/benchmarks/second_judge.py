@@ -18,21 +18,25 @@ EPOCHS, BATCH, RATE = 8, 128, 1e-3
 BLOCK = 1000  # images at a time that are only looked at
 
 
-class LeNet(nn.Sequential):
+class LeNet(nn.Module):
     """Images [B, 1, 28, 28] in [-1, 1] -> logits [B, 10]."""
 
     def __init__(self) -> None:
-        super().__init__(
+        super().__init__()
+        self.body = nn.Sequential(
             *(nn.Conv2d(1, 6, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2)),
             *(nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten()),
             *(nn.Linear(400, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU()),
-            nn.Linear(84, 10),
         )
+        self.head = nn.Linear(84, 10)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.body(images))
 
     @torch.no_grad()
     def features(self, images: Tensor) -> Tensor:
         """Return what comes before the last layer [N, 84]."""
-        return torch.cat([self[:-1](part) for part in images.split(BLOCK)])
+        return torch.cat([self.body(part) for part in images.split(BLOCK)])
 
 
 class Judge:
@@ -52,7 +56,7 @@ class Judge:
         images, labels = test.draw(test.size or BLOCK, seed=0, step=0)
         assert labels is not None, "digits have classes"
         self.real = self.network.features(images)
-        self.accuracy = (self.network[-1](self.real).argmax(dim=1) == labels).double().mean().item()
+        self.accuracy = (self.network.head(self.real).argmax(dim=1) == labels).double().mean().item()
 
     def distance(self, images: Tensor) -> float:
         """Return the Fréchet distance of images [N, 1, 28, 28] in [-1, 1] from the real digits of the test split."""
