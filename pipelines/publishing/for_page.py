@@ -149,7 +149,7 @@ def told_of(pipeline: Pipeline, start: str) -> str:
         told.append("Unless you choose the class, a classifier reads it off the source.")
     w = config.solver.guidance
     if pipeline.weaker is not None and w != 1:
-        told.append(f"Guidance (w = {w:g}) makes more of how it differs from a weaker one, which it once was.")
+        told.append(f"Guidance (w = {w:g}) makes more of how the network differs from itself early in training.")
     elif config.num_classes and w not in (0, 1):
         told.append(f"Guidance (w = {w:g}) makes more of the difference that the label makes.")
     told.append("All of it is computed in this page: nothing that you draw or open leaves your device.")
