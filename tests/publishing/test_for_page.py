@@ -65,6 +65,16 @@ def test_the_page_knows_the_classes_that_can_be_asked_for(tiny: Tiny) -> None:
     assert names(config) == ["cat", "dog", "no class"]
 
 
+def test_the_page_says_what_its_guidance_leads_away_from(shaken: Callable[..., Pipeline]) -> None:
+    def told(preset: str, w: float, **how: bool) -> str:
+        return for_page.told_of(shaken(preset, guidance=w, **how), "noise")
+
+    assert "(w = 2) makes more of how the network differs from itself" in told("noise2mnist", 2.0, weaker=True)
+    assert "(w = 3) makes more of the difference that the label makes" in told("noise2mnist-cfg", 3.0)
+    for unguided in (told("noise2mnist", 1.0, weaker=True), told("noise2mnist", 2.0), told("noise2mnist-cfg", 1.0)):
+        assert "Guidance" not in unguided
+
+
 def test_the_page_frames_pictures_as_the_pipeline_was_trained(tiny: Tiny) -> None:
     folder = ImageFolderConfig(resize="fill", background="#204080")
     for source, expected in (
