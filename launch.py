@@ -5,7 +5,8 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from importlib import import_module
 from importlib.util import module_from_spec, spec_from_file_location
@@ -74,12 +75,23 @@ options: launch.py VERB --help; those of a pipeline: launch.py train --pipeline 
 """.format(verbs="\n".join(f"  {name:<12}{verb.summary}" for name, verb in VERBS.items()))
 
 
-def show(text: str) -> int:
-    """Print `text`, also to a reader that leaves before the end, as `head` does; return the exit code."""
+@contextmanager
+def reader_may_leave() -> Iterator[None]:
+    """Print in this context also to a reader that leaves before the end, as `head` does; the program then exits."""
     try:
-        print(text, flush=True)
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit()
+
+
+def show(text: str) -> int:
+    """Print `text`; return the exit code."""
+    with reader_may_leave():
+        print(text)
     return 0
 
 
@@ -90,7 +102,8 @@ def run(verb: str, argv: Sequence[str]) -> int:
     parse: Callable[[Sequence[str]], Any] = partial(cli.parse, getattr(options, VERBS[verb].options), verb=verb)
     if VERBS[verb].options == "TrainOptions":
         parse = partial(cli.parse_train, verb=verb)
-    parsed = parse(argv)
+    with reader_may_leave():  # --help is printed here
+        parsed = parse(argv)
     if verb == "list":
         from flowferry.configs.listing import table
 

@@ -257,7 +257,7 @@ def test_color_works_wherever_gray_does(tmp_path, monkeypatch):
 
 
 def test_who_reads_only_the_first_line_gets_no_error(tmp_path):
-    for argv in (["list"], ["train", "--pipeline", "folders", "--print-config"]):
+    for argv in (["list"], ["distill", "--help"], ["train", "--pipeline", "folders", "--print-config"]):
         command = [sys.executable, str(ROOT / "launch.py"), *argv]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
             process.stdout.close()
