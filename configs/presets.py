@@ -73,9 +73,8 @@ GARMENTS_TO_DIGITS = TRANSLATION | FAST | TRANSPORTED | {"solver": FEW_STEPS}
 AUTOGUIDED = {"solver": replace(FEW_STEPS, guidance=2.0), "train": replace(FROM_IMAGES, weaker_share=0.1)}
 AUTOGUIDED_FROM_NOISE = {"solver": AWAY_FROM_NOISE, "train": replace(SPEEDRUN, weaker_share=0.1)}
 ASKED_DIGITS = GENERATION | FAST | {"num_classes": 10, "solver": SolverConfig(num_steps=25, guidance=1.5)}
-MAP: Options = {
-    "objective": "map",
-    "model": PatchUNetConfig(two_times=True),
+MAP: Options = {"objective": "map", "model": PatchUNetConfig(two_times=True)} | {
+    "train": replace(FROM_IMAGES, adversary=0.05),
     "solver": SolverConfig(name="map", num_steps=4, grid_power=2.0),
 }
 DDPM: Options = {

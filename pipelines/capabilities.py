@@ -222,8 +222,6 @@ class Capable(Pretrained):
         if by_two and (config.prediction != "velocity" or self.path.levels):
             got = f"the prediction {config.prediction} on the path {config.path}"
             raise UserError(f"objective {config.objective}: got {got}, expected velocity on linear or cosine")
-        if by_two and config.train.adversary:
-            raise UserError(f"train adversary: got the objective {config.objective}, expected flow or one-step")
         if self.solver.two_times and not by_two:
             raise UserError(f"solver {config.solver.name}: got the objective {config.objective}, expected map")
 

@@ -30,8 +30,7 @@ class Pipeline(Capable):
 
     model: a network `model(xt, t, condition)` that predicts `config.prediction`; label_classifier: infers labels where
     `config.infer_labels`. None makes a freshly initialized one. weaker: a network like the model, which guidance leads
-    away from. Raises UserError where objective, path, prediction and
-    solver do not go together.
+    away from. Raises UserError where objective, path, prediction and solver do not go together.
     """
 
     def loss(
@@ -41,23 +40,26 @@ class Pipeline(Capable):
         t: Tensor,
         condition: Condition = NO_CONDITION,
         judge: Callable[[Tensor], Tensor] | None = None,
+        average: Callable[..., Tensor] | None = None,
     ) -> Tensor:
         """Return the training loss, a scalar: see `flow/objectives.py`.
 
-        x0, x1: [B, *shape]; t: [B] or [B, 2] in [0, 1], as the objective draws them; condition: with the null label
-        where the label is dropped. judge: a further loss, of the results [B, *shape] that the network's answers imply.
+        x0, x1: [B, *shape]; t: [B] or [B, 2], as the objective draws it; condition: with the null label where the label
+        is dropped. judge: a further loss, of the results [n, *shape] that the answers imply, each of which weighs 1/B.
+        average: what is asked where the network learns from its own answers; None: the network.
         """
-        judged: list[Tensor] = []
+        extra: list[Tensor] = []
 
         def network(xt: Tensor, t: Tensor, rows: Tensor | None = None) -> Tensor:
-            predicted: Tensor = self.model(xt, t, condition if rows is None else condition.rows(rows))
-            if judge is not None:
-                velocity = self.prediction.velocity(self.path, predicted, xt, t)
-                judged.append(judge(self.path.endpoints(xt, velocity, t)[1]))
+            model, told = (self.model, condition) if rows is None else (average or self.model, condition.rows(rows))
+            predicted: Tensor = model(xt, t, told)
+            if judge is not None and rows is None:
+                results = self.objective.results(self.path, self.prediction, predicted, xt, t)
+                extra.append(judge(results) * (len(results) / len(xt)))
             return predicted
 
         distance = LOSSES[self.config.train.loss]
-        return self.objective.loss(network, self.path, self.prediction, distance, x0, x1, t) + sum(judged)
+        return self.objective.loss(network, self.path, self.prediction, distance, x0, x1, t) + sum(extra)
 
     # --- running it ----------------------------------------------------------------------------------
 
@@ -129,11 +131,10 @@ class Pipeline(Capable):
         """Carry source samples [B, *shape], images in [-1, 1], to the target by integrating dx/dt = v from t = 0 to 1.
 
         Where the network has a `stride`, images may have any height and width; those larger than `tile` pixels a side
-        go through it in tiles that overlap by `overlap` pixels; None: see `tiles`.
-        labels: target classes, int64 [B]; None asks for none, or for those that the label classifier infers. guidance,
-        steps, solver: as in `using`. batch_size: samples at a time; None: `block_of`. reverse: see `invert`.
-        seed, rows: of the noise on the source and of the ancestral solver, which for sample i is a function of
-        (seed, rows[i]); None numbers the samples.
+        go through it in tiles that overlap by `overlap` pixels; None: see `tiles`. labels: target classes, int64 [B];
+        None asks for none, or for those that the label classifier infers. guidance, steps, solver: as in `using`.
+        batch_size: samples at a time; None: `block_of`. reverse: see `invert`. seed, rows: of the noise on the source
+        and of the ancestral solver, which for sample i is a function of (seed, rows[i]); None numbers the samples.
         Returns samples on the pipeline's device, images but not noise clipped to [-1, 1]. Raises UserError for samples
         of another shape, for tiles that do not fit and for labels that are not classes of this pipeline.
         """
@@ -151,9 +152,8 @@ class Pipeline(Capable):
             part = slice(start, start + batch_size)
             asked = None if labels is None else labels[part]
             parts.append(last(pipeline.trajectory(images[part], asked, rows=rows[part], **which)))
-        result = torch.cat(parts)
-        ends_in_noise = reverse and self.config.source.is_noise
-        return result.clamp(-1, 1) if self.config.is_image and not ends_in_noise else result
+        clips = self.config.is_image and not (reverse and self.config.source.is_noise)
+        return torch.cat(parts).clamp(-1, 1) if clips else torch.cat(parts)
 
     def invert(self, samples: Tensor, labels: Tensor | None = None, **options: Any) -> Tensor:
         """Carry target samples back to the source: the same ODE from t = 1 to 0.

@@ -9,14 +9,30 @@ from torch import Tensor
 from flowferry.pipelines.flow.losses import Distance
 from flowferry.pipelines.flow.paths import Path, expand
 from flowferry.pipelines.flow.predictions import Prediction
-from flowferry.pipelines.flow.solvers import Step, Velocity
+from flowferry.pipelines.flow.solvers import Step, Velocity, adams_bashforth, last, trajectory
 from flowferry.pipelines.flow.times import training_times
 
-BoundNetwork = Callable[..., Tensor]
-"""network(xt, t, rows=None) with xt [B, …] and t [B] or [B, 2] -> its prediction in the shape of xt.
+SOLVED = 4  # steps of the solution that a step of the map is trained on
+JUDGED_EVERY = 8  # of so many samples one is a step of the map that ends at t = 1
 
-Its condition is bound already. rows: which samples of the batch these are, int64 [B]; None: all of it.
+BoundNetwork = Callable[..., Tensor]
+"""network(xt, t) with xt [B, …] and t [B] or [B, 2] -> its prediction in the shape of xt, to be trained.
+
+Its condition is bound already. network(x, t, rows) asks its average instead, which learns nothing, of those samples of
+the batch whose places are in rows, int64 [n].
 """
+
+
+def ends(path: Path, prediction: Prediction, predicted: Tensor, xt: Tensor, t: Tensor) -> Tensor:
+    """Return x1 [B, …], the end of the path that each prediction implies."""
+    return path.endpoints(xt, prediction.velocity(path, predicted, xt, t), t)[1]
+
+
+def ends_of_steps(path: Path, prediction: Prediction, predicted: Tensor, xt: Tensor, t: Tensor) -> Tensor:
+    """Return where the mean velocities of those steps lead that end at t = 1, [n, …]."""
+    start, end = t.unbind(1)
+    steps = ((start < end) & (end == 1)).nonzero()[:, 0]
+    return xt[steps] + expand(1 - start[steps], xt) * predicted[steps]
 
 
 class Objective(NamedTuple):
@@ -29,12 +45,17 @@ class Objective(NamedTuple):
     """(network, path, prediction, distance, x0 [B, …], x1 [B, …], t as drawn) -> scalar."""
     step: Callable[[Velocity, Callable[[Velocity], Step]], Step]
     """(velocity, solver) -> a step from one time of the grid to the next."""
+    results: Callable[[Path, Prediction, Tensor, Tensor, Tensor], Tensor] = ends
+    """(path, prediction, predicted [B, …], xt [B, …], t as drawn) -> the samples of the target [n, …], n ≤ B, that the
+    predictions imply: a critic may judge them."""
     max_time: float = 1.0
     """The latest time at which the network is trained, in [0, 1]."""
     max_steps: int | None = None
     """The largest number of steps from source to target; None: no limit."""
     nfe: int | None = None
     """Evaluations of the velocity per step; None: as many as the solver needs."""
+    judged_every: int = 1
+    """Of so many samples in a row one at least has a result."""
     uniforms: tuple[int, ...] = ()
     """The shape of the random numbers that `draw_times` takes for each sample."""
     two_times: bool = False
@@ -63,12 +84,15 @@ def flow_loss(
 def map_times(u: Tensor, power: float, start: float, path: Path) -> Tensor:
     """Return [B, 2]: starts along the whole path, each with an end; of three samples in four the two are equal.
 
-    u: [B, 3]. Every fourth sample is a step of the map, and half of those start at t = 0.
+    u: [B, 3]. Every fourth sample is a step of the map. Half of the steps start at t = 0, and every other one ends at
+    t = 1.
     """
     s = training_times(u[:, 0], power=power, start=start)
     from_start = training_times(u[:, 1], power=power, start=0.5)
     to = 1 - u[:, 2] * (1 - from_start)
-    is_step = torch.arange(len(u), device=u.device) % 4 == 3
+    place = torch.arange(len(u), device=u.device)
+    to = torch.where(place % JUDGED_EVERY == JUDGED_EVERY - 1, 1.0, to)
+    is_step = place % 4 == 3
     return torch.stack([torch.where(is_step, from_start, s), torch.where(is_step, to, s)], dim=1)
 
 
@@ -77,31 +101,30 @@ def map_loss(
 ) -> Tensor:
     """Return the mean distance between network(x_s, (s, t)) and what it is trained to predict, a scalar.
 
-    Where s = t it is `flow_loss`. Elsewhere the truth is what the network itself makes of two half steps: see
-    `two_halves`.
+    Where s = t it is `flow_loss`. Elsewhere the truth is the mean velocity from s to t along the path on which the
+    velocity of the network's average leads from x_s: see `mean_velocity`.
     """
     start = t[:, 0]
     xs = path.interpolate(x0, x1, start)
     truth = prediction.truth(path, x0, x1, start)
     steps = (start < t[:, 1]).nonzero()[:, 0]  # their number is asked of the device, so that only they cost more
     if len(steps):
-        halves = two_halves(lambda x, t: network(x, t, steps), xs[steps], t[steps])
-        truth = truth.index_copy(0, steps, halves.to(truth))
+        solved = mean_velocity(lambda x, t: network(x, t.reshape(-1, 1).expand(-1, 2), steps), xs[steps], t[steps])
+        truth = truth.index_copy(0, steps, solved.to(truth))
     return distance(network(xs, t), truth)
 
 
 @torch.no_grad()
-def two_halves(u: BoundNetwork, x: Tensor, t: Tensor) -> Tensor:
-    """Return the mean velocity [B, …] from x at t[:, 0] to t[:, 1] that two steps of half the length have.
+def mean_velocity(velocity: Velocity, x: Tensor, t: Tensor) -> Tensor:
+    """Return (X_st(x) − x)/(t − s) [B, …] with s = t[:, 0] and t = t[:, 1], where X_st follows a velocity from s to t.
 
-    With the middle time m, X_st(x) = X_mt(X_sm(x)) means u(x, s, t) = (u(x, s, m) + u(X_sm(x), m, t))/2: shortcut
-    models (Frans et al. 2024, section 3), the progressive self-distillation of Boffi et al. (2025).
+    It takes SOLVED steps of Adams–Bashforth. To train the step on a whole solution, by the network's own averaged
+    velocity, is the global consistency of consistency trajectory models (Kim et al. 2023, section 3.2).
     """
-    start, end = t.unbind(1)
-    middle = (start + end) / 2
-    first = u(x, torch.stack([start, middle], dim=1))
-    there = x + expand(middle - start, x) * first
-    return (first + u(there, torch.stack([middle, end], dim=1))) / 2
+    start, end = (expand(time, x) for time in t.unbind(1))
+    shares = torch.linspace(0, 1, SOLVED + 1).tolist()
+    grid = [torch.lerp(start, end, share) for share in shares]
+    return (last(trajectory(adams_bashforth(velocity), x, grid)) - x) / (end - start)
 
 
 def follow(velocity: Velocity, solver: Callable[[Velocity], Step]) -> Step:
@@ -121,5 +144,7 @@ OBJECTIVES: dict[str, Objective] = {
         lambda u, power, start, path: torch.zeros_like(u), flow_loss, jump, max_time=0.0, max_steps=1, nfe=1
     ),
     # Trained to take a step of any length at one evaluation, and to give the velocity for a step without length.
-    "map": Objective(map_times, map_loss, follow, uniforms=(3,), two_times=True),
+    "map": Objective(
+        map_times, map_loss, follow, results=ends_of_steps, uniforms=(3,), judged_every=JUDGED_EVERY, two_times=True
+    ),
 }

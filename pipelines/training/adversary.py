@@ -37,8 +37,11 @@ class Adversary:
         return self.real.draw(self.config.train.batch_size, seed=seed, step=number).samples
 
     def teach(self, real: Tensor, results: Tensor, *, share: float) -> None:
-        """Add to the critic's gradient that of its loss on as many real samples as results [B, C, H, W], × `share`."""
-        scores = self.model(torch.cat([real, results.detach()]))
+        """Add to the critic's gradient that of its loss on as many of the real samples as results, × `share`.
+
+        real: [B, C, H, W]; results: [n, C, H, W] with n ≤ B.
+        """
+        scores = self.model(torch.cat([real[: len(results)], results.detach()]))
         self.accelerator.backward(critic_loss(*scores.chunk(2)) * share)
 
     def loss(self, results: Tensor) -> Tensor:

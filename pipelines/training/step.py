@@ -10,6 +10,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from flowferry.configs.schema import Config
+from flowferry.configs.validation import UserError
 from flowferry.datasets.base import Sampler
 from flowferry.datasets.rng import derive_seed
 from flowferry.models import build_model, to_device
@@ -57,7 +58,16 @@ class TrainStep:
             self.prepared_optimizers.append(self.adversary.prepared_optimizer)
         self.pipeline = Pipeline(config, self.model)
         self.eval_pipeline = Pipeline(config, self.raw_model if self.ema_model is None else self.ema_model)
+        self._check_results()
         self._halted = torch.zeros((), dtype=torch.bool, device=accelerator.device)
+
+    def _check_results(self) -> None:
+        """Raise UserError where an adversary would be shown no result of some part of the batch."""
+        train, every = self.config.train, self.pipeline.objective.judged_every
+        of_part = train.batch_size // (self.accelerator.num_processes * train.accumulate)
+        if train.adversary and of_part < every:
+            got = f"{train.batch_size}, of which {of_part} go through the network at a time"
+            raise UserError(f"--train.batch-size: got {got}, expected {every} at a time for the adversary of a map")
 
     @property
     def scales_loss(self) -> bool:
@@ -101,7 +111,8 @@ class TrainStep:
             last = index == parts - 1
             with nullcontext() if last else self.accelerator.no_sync(self.model):
                 results: list[Tensor] = []
-                part = self.pipeline.loss(*mine.shard(index, parts), self._judge(results)) / parts
+                judge, average = self._judge(results), self._ask_average
+                part = self.pipeline.loss(*mine.shard(index, parts), judge=judge, average=average) / parts
                 self.accelerator.backward(part)
                 if self.adversary is not None and real is not None:
                     self.adversary.teach(real.chunk(parts)[index], torch.cat(results), share=1 / parts)
@@ -118,6 +129,13 @@ class TrainStep:
             return adversary.loss(seen)
 
         return judge
+
+    @torch.no_grad()
+    def _ask_average(self, *asked: Any) -> Tensor:
+        """Return what the averaged network answers; the network itself without an average."""
+        with self.accelerator.autocast():
+            answer: Tensor = self.eval_pipeline.model(*asked)
+        return answer.float()
 
     def _clip_gradients(self) -> Tensor:
         """Return the norm of the whole gradient as it was, and clip it to `clip_norm`."""

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -138,70 +139,66 @@ def step_times(device: torch.device) -> Tensor:
     return torch.tensor(times, dtype=torch.float64, device=device)
 
 
-def exact_map(ratio: float) -> Callable[..., Tensor]:
-    """Return the mean velocity (X_st(x) − x)/(t − s) of the cosine path from x0 to x1 = ratio·x0.
-
-    There x_t = g(t)·x0 with g = cos(πt/2) + ratio·sin(πt/2), so that X_st(x) = g(t)/g(s)·x, and g'(s)/g(s)·x as t → s.
-    """
-
-    def mean_velocity(x: Tensor, t: Tensor, rows: Any = None) -> Tensor:
-        start, end = (math.pi / 2 * time[:, None] for time in t.unbind(1))
-        g_start, g_end = (time.cos() + ratio * time.sin() for time in (start, end))
-        slope = math.pi / 2 * (ratio * start.cos() - start.sin())
-        length = t[:, 1:] - t[:, :1]
-        return torch.where(length == 0, slope, (g_end - g_start) / length) / g_start * x
-
-    return mean_velocity
+def bent(x: Tensor, t: Tensor, rows: Tensor | None = None) -> Tensor:
+    """Answer something that depends on all it is told; where rows are told, by two equal times."""
+    assert rows is None or torch.equal(t[:, 0], t[:, 1]), "the average is asked for its velocity, not for a step"
+    return torch.sin(3 * x + t[:, :1]) - t[:, 1:] + (0 if rows is None else 1 + rows[:, None])
 
 
-def test_the_exact_map_has_no_loss_and_a_wrong_one_has(device: torch.device) -> None:
-    x0, t = numbers(5, 3, seed=1, device=device), step_times(device)
-    assert map_loss(exact_map(2.0), "cosine", x0, 2 * x0, t) < 1e-20
-    assert map_loss(exact_map(1.9), "cosine", x0, 2 * x0, t[1:2].expand_as(t)) > 1e-4  # another flow, by its velocity
-
-    def straight_on(x: Tensor, t: Tensor, rows: Any = None) -> Tensor:
-        """Take the velocity at the start of each step."""
-        return exact_map(2.0)(x, t[:, :1].expand(-1, 2))
-
-    assert map_loss(straight_on, "cosine", x0, 2 * x0, t[1:2].expand_as(t)) < 1e-20
-    assert map_loss(straight_on, "cosine", x0, 2 * x0, t) > 1e-2
-
-
-def test_a_step_is_trained_to_be_two_of_the_map_solver_and_the_others_as_a_flow(device: torch.device) -> None:
-    x0, x1, t = numbers(5, 3, seed=1, device=device), numbers(5, 3, seed=2, device=device), step_times(device)
-
-    def network(x: Tensor, t: Tensor, rows: Any = None) -> Tensor:
-        return torch.sin(3 * x + t[:, :1]) - t[:, 1:]
-
+def answer_and_truth(network: Callable[..., Tensor], path: str, x0: Tensor, x1: Tensor, t: Tensor) -> list[Tensor]:
+    """Return what the map's loss compares."""
     told: list[Tensor] = []
 
     def distance(answer: Tensor, truth: Tensor) -> Tensor:
         told.extend([answer, truth])
         return answer.sum()
 
-    OBJECTIVES["map"].loss(network, PATHS["linear"], PREDICTIONS["velocity"], distance, x0, x1, t)
-    answer, truth = told
+    OBJECTIVES["map"].loss(network, PATHS[path], PREDICTIONS["velocity"], distance, x0, x1, t)
+    return told
+
+
+def test_a_step_is_trained_to_be_four_of_ab2_along_the_average_and_the_others_as_a_flow(device: torch.device) -> None:
+    x0, x1, t = numbers(5, 3, seed=1, device=device), numbers(5, 3, seed=2, device=device), step_times(device)
+    answer, truth = answer_and_truth(bent, "linear", x0, x1, t)
     for i, (start, end) in enumerate(t):
-        xs = torch.lerp(x0[i], x1[i], start)
-        torch.testing.assert_close(answer[i], network(xs[None], t[i : i + 1])[0])
+        xs, row = torch.lerp(x0[i], x1[i], start)[None], torch.tensor([i], device=device)
+        torch.testing.assert_close(answer[i], bent(xs, t[i : i + 1])[0])
         expected = x1[i] - x0[i]
         if start < end:
-            step = SOLVERS["map"].make_step(lambda x, t: network(x[None], t[None])[0], PATHS["linear"], no_noise)
-            *_, there = trajectory(step, xs, torch.stack([start, (start + end) / 2, end]))
-            expected = (there - xs) / (end - start)
+            step = SOLVERS["ab2"].make_step(
+                lambda x, t, row=row: bent(x, t.expand(1, 2), row), PATHS["linear"], no_noise
+            )
+            *_, there = trajectory(step, xs, torch.linspace(start, end, 5, dtype=torch.float64, device=device))
+            expected = (there - xs)[0] / (end - start)
         torch.testing.assert_close(truth[i], expected)
 
 
+def test_a_step_is_trained_to_be_the_map_up_to_the_error_of_the_solver(device: torch.device) -> None:
+    """On the cosine path from x0 to 2·x0, x_t = g(t)·x0 with g = cos(πt/2) + 2·sin(πt/2), all is known."""
+
+    def g(t: Tensor) -> Tensor:
+        return (math.pi / 2 * t).cos() + 2 * (math.pi / 2 * t).sin()
+
+    def slope(x: Tensor, t: Tensor, rows: Any = None) -> Tensor:
+        angle = math.pi / 2 * t[:, :1]
+        return math.pi / 2 * (2 * angle.cos() - angle.sin()) / g(t[:, :1]) * x
+
+    x0 = numbers(1, 3, seed=1, device=device)
+    errors = []
+    for length in (0.4, 0.2, 0.1):
+        t = torch.tensor([[0.2, 0.2 + length]], dtype=torch.float64, device=device)
+        exact = (g(t[:, 1:]) - g(t[:, :1])) / length * x0
+        _, truth = answer_and_truth(slope, "cosine", x0, 2 * x0, t)
+        errors.append(((truth - exact).norm() / x0.norm()).item())
+    assert errors[0] < 0.1
+    for longer, shorter in pairwise(errors):
+        assert 1.8 < longer / shorter < 2.5  # that of the first step, Euler's, is as its length squared
+
+
 def test_no_gradient_goes_through_what_a_step_is_trained_for(device: torch.device) -> None:
-    """It is that of the distance to a number: for w·x the truth is w·x + w²·x/4, which leaves −2·w²·x²/4."""
-    x, w = (
-        numbers(4, 3, seed=1, device=device),
-        torch.tensor(0.7, dtype=torch.float64, device=device, requires_grad=True),
-    )
-    t = torch.tensor([[0.0, 1.0]], dtype=torch.float64, device=device).expand(4, 2)
-    map_loss(lambda x, t, rows=None: w * x, "linear", x, x, t[:, :2]).backward()
-    assert w.grad is not None
-    torch.testing.assert_close(w.grad, -2 * (w.detach() ** 2 / 4 * x.square()).mean())
+    x, w = numbers(5, 3, seed=1, device=device), torch.ones(3, dtype=torch.float64, device=device, requires_grad=True)
+    answer, truth = answer_and_truth(lambda x, t, rows=None: w * x, "linear", x, x, step_times(device))
+    assert answer.requires_grad and not truth.requires_grad
 
 
 def test_each_step_is_told_its_own_condition(device: torch.device) -> None:
@@ -214,10 +211,17 @@ def test_each_step_is_told_its_own_condition(device: torch.device) -> None:
 
     x = numbers(5, 3, seed=1, device=device)
     map_loss(network, "linear", x, x, step_times(device))
-    assert asked == [[0, 2, 4], [0, 2, 4], [0, 1, 2, 3, 4]]
+    assert asked == [[0, 2, 4]] * 4 + [[0, 1, 2, 3, 4]]
     asked.clear()
     map_loss(network, "linear", x, x, step_times(device)[1:2].expand(5, 2))
     assert asked == [[0, 1, 2, 3, 4]]
+
+
+def test_only_the_steps_to_the_target_have_results_of_a_map(device: torch.device) -> None:
+    xt, u = numbers(5, 3, seed=1, device=device), numbers(5, 3, seed=2, device=device)
+    t = torch.tensor([[0.0, 1.0], [0.3, 0.3], [0.2, 0.9], [1.0, 1.0], [0.75, 1.0]], dtype=torch.float64, device=device)
+    found = OBJECTIVES["map"].results(PATHS["linear"], PREDICTIONS["velocity"], u, xt, t)
+    torch.testing.assert_close(found, torch.stack([xt[0] + u[0], xt[4] + u[4] / 4]))
 
 
 @each_power
@@ -230,6 +234,8 @@ def test_every_fourth_sample_is_a_step_and_half_of_those_start_at_the_source(
     is_step = torch.arange(count, device=device) % 4 == 3
     assert torch.equal(start < end, is_step) and torch.equal(start == end, ~is_step)
     assert start.min() >= 0 and start.max() < 1 and end.max() <= 1
+    assert torch.equal(is_step & (end == 1), torch.arange(count, device=device) % objective.judged_every == 7)
+    assert (start[end == 1] == 0).double().mean().item() == pytest.approx(0.5, abs=0.07)
     assert (start[is_step] == 0).double().mean().item() == pytest.approx(0.5, abs=0.05)
     flow = OBJECTIVES["flow"].draw_times(u[:, 0], power, 0.0, PATHS["linear"])
     assert torch.equal(start[~is_step], flow[~is_step])

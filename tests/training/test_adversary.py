@@ -121,6 +121,41 @@ def test_a_critic_learns_to_tell_results_from_real_images(tiny):
     assert losses[-1] < 0.7 * losses[0]
 
 
+def test_of_a_map_the_steps_to_the_target_are_judged_and_each_weighs_as_a_sample_does(tiny):
+    config = config_of(tiny, 4, "fashion2mnist-map", precision="fp32")
+    pipeline, seen = Pipeline(config), []
+    x0, x1 = torch.randn(16, 1, 28, 28), torch.randn(16, 1, 28, 28)
+    t = torch.linspace(0.1, 0.9, 16)[:, None].repeat(1, 2)
+    plain = pipeline.loss(x0, x1, t)
+    assert torch.equal(pipeline.loss(x0, x1, t, judge=lambda results: results.sum() * 0 + len(results)), plain)
+    t[5, 1] = 1.0
+    pipeline.model.forward = lambda x, t, condition: torch.ones_like(x)
+    judged, plain = (
+        pipeline.loss(x0, x1, t, judge=judge) for judge in (lambda r: seen.append(r) or r.sum() * 0 + 8, None)
+    )
+    assert (judged - plain).item() == pytest.approx(8 / 16, abs=1e-5)
+    start = t[5, 0]
+    torch.testing.assert_close(*seen, (torch.lerp(x0[5], x1[5], start) + (1 - start))[None])
+
+
+def test_a_step_of_a_map_is_learned_from_the_average(tiny):
+    step = step_of(config_of(tiny, 4, "fashion2mnist-map", adversary=0.05, precision="fp32", batch_size=16))
+    asked: list[Tensor] = []
+    forward = step.ema_model.forward
+    step.ema_model.forward = lambda x, t, condition: asked.append(t) or forward(x, t, condition)
+    step.take(0, lr=1e-3)
+    assert [t.shape for t in asked] == [(4, 2)] * 4, "every fourth sample of 16, four times"
+    assert all(torch.equal(t[:, 0], t[:, 1]) for t in asked)
+
+
+def test_each_part_of_a_batch_must_show_a_result(tiny):
+    small = config_of(tiny, 4, "fashion2mnist-map", adversary=0.05, batch_size=16, accumulate=4)
+    message = "--train.batch-size: got 16, of which 4 go through the network at a time, expected 8 at a time"
+    with pytest.raises(UserError, match=f"^{message} for the adversary of a map$"):
+        step_of(small)
+    step_of(replace(small, train=replace(small.train, accumulate=2))).take(0, lr=1e-3)
+
+
 # --- a run -------------------------------------------------------------------------------------------
 
 
