@@ -38,7 +38,6 @@ from flowferry.configs.training_recipes import (
 
 # --- how several pipelines are sampled, and their networks ----------------------------------------------
 
-NEAR_SOURCE = SolverConfig(num_steps=25, grid_power=2.0)
 FEW_STEPS = SolverConfig(name="ab2", num_steps=6, grid_power=2.0, source_noise=0.3)  # docs/SPEEDRUN.md
 AWAY_FROM_NOISE = SolverConfig(name="ab2", num_steps=12, guidance=3.0)  # likewise
 FOLDER_UNET = AttentionUNetConfig(
@@ -60,7 +59,7 @@ BESIDE_SOURCE: Options = {
     "prediction": "target",
     "model": PatchUNetConfig(widths=(32, 64, 128, 256), blocks=(1, 1, 1, 1), sees_source=True),
     "train": PICTURES,
-    "solver": replace(NEAR_SOURCE, num_steps=8, source_noise=0.3),
+    "solver": SolverConfig(num_steps=8, grid_power=2.0, source_noise=0.3),
 }
 WITHOUT_PAIRS: Options = {  # chosen by measurement: docs/PAIRS.md
     "coupling": "content-ot",
@@ -68,8 +67,12 @@ WITHOUT_PAIRS: Options = {  # chosen by measurement: docs/PAIRS.md
     "train": replace(PICTURES, adversary=0.05),
     "solver": replace(BESIDE_SOURCE["solver"], num_steps=2),
 }
-TRANSPORTED: Options = {"coupling": "ot", "coupling_batches": 8, "solver": NEAR_SOURCE, "train": FROM_IMAGES}
-GARMENTS_TO_DIGITS = TRANSLATION | FAST | TRANSPORTED | {"solver": FEW_STEPS}
+TRANSPORTED: Options = {"coupling": "ot", "coupling_batches": 8, "solver": FEW_STEPS, "train": FROM_IMAGES}
+GARMENTS_TO_DIGITS = TRANSLATION | FAST | TRANSPORTED
+LABELED: Options = {"coupling": "label-ot", "num_classes": 10, "infer_labels": True} | {
+    "train": replace(FROM_IMAGES, source_noise=0.1),
+    "solver": replace(FEW_STEPS, guidance=2.0, source_noise=0.1),
+}
 AUTOGUIDED = {"solver": replace(FEW_STEPS, guidance=2.0), "train": replace(FROM_IMAGES, weaker_share=0.1)}
 AUTOGUIDED_FROM_NOISE = {"solver": AWAY_FROM_NOISE, "train": replace(SPEEDRUN, weaker_share=0.1)}
 ASKED_DIGITS = GENERATION | FAST | {"num_classes": 10, "solver": SolverConfig(num_steps=25, guidance=1.5)}
@@ -132,11 +135,7 @@ ROWS: tuple[tuple[str, str, Options], ...] = (
     (
         "fashion2mnist-labels",
         "garment class k becomes digit k",
-        TRANSLATION
-        | FAST
-        | TRANSPORTED
-        | {"coupling": "label-ot", "num_classes": 10, "infer_labels": True}
-        | {"source": FashionMnistConfig(augment=AugmentConfig(mirrored=True))},
+        GARMENTS_TO_DIGITS | LABELED | {"source": FashionMnistConfig(augment=AugmentConfig(mirrored=True))},
     ),
     (
         "fashion2mnist-published",

@@ -17,6 +17,7 @@ from flowferry.configs.components import GaussianConfig
 from flowferry.configs.images import ReadConfig
 from flowferry.configs.options import EvaluateOptions, SampleOptions
 from flowferry.configs.presets import PIPELINES
+from flowferry.configs.recipe import SolverConfig
 from flowferry.configs.schema import Config
 from flowferry.configs.validation import UserError
 from flowferry.datasets.builders import build_samplers
@@ -71,7 +72,8 @@ def brightness() -> Brightness:
 @pytest.fixture
 def inferring() -> Pipeline:
     """Carry an image of brightness −k/10 to k/10 above it, where the label k is inferred from it."""
-    return Pipeline(PIPELINES["fashion2mnist-labels"], Towards(), brightness())
+    pipeline = Pipeline(PIPELINES["fashion2mnist-labels"], Towards(), brightness())
+    return pipeline.using(guidance=1, source_noise=0)
 
 
 def stirred(pipeline: Pipeline) -> Pipeline:
@@ -177,7 +179,7 @@ def test_labels_can_only_be_inferred_for_a_network_that_takes_them() -> None:
 
 
 def test_labels_can_only_be_inferred_from_a_source_that_has_them(tiny: Callable[..., Config], tmp_path: Path) -> None:
-    config = tiny("fashion2mnist-labels", source=GaussianConfig(), coupling="independent")
+    config = tiny("fashion2mnist-labels", source=GaussianConfig(), coupling="independent", solver=SolverConfig())
     with pytest.raises(UserError, match="infer_labels: got 0 classes of gaussian"):
         build_samplers(config, data_root=tmp_path, split="train", device=CPU)
 
@@ -228,14 +230,14 @@ def test_a_run_keeps_the_classifier_of_its_source(run: RunFolder, tmp_path: Path
     assert (tmp_path / "asked" / "00000-4.png").is_file()
     assert samples_sheet(run.pipeline, run.test[0], "").height == 20 + 6 * 58  # sources and results of 48 in rows of 16
 
-    stirred(run.pipeline)
-    translator = Translator(transform=Translation(pipeline=run.pipeline), reading=ReadConfig())
-    ours = run.pipeline.translate(images[:5], inferred[:5], batch_size=32)
+    pipeline = stirred(run.pipeline).using(source_noise=0)
+    translator = Translator(transform=Translation(pipeline=pipeline), reading=ReadConfig())
+    ours = pipeline.translate(images[:5], inferred[:5], batch_size=32)
     some, single = list(images[:5]), [0] * 5
     torch.testing.assert_close(torch.stack(translator.translate_batch(some, single)), ours, rtol=1e-3, atol=1e-3)
     *_, end = translator.trajectory(some, single)
     torch.testing.assert_close(end.clamp(-1, 1), ours, rtol=1e-3, atol=1e-3)
-    assert (ours - run.pipeline.translate(images[:5], (inferred[:5] + 1) % 10)).abs().max() > 0.01
+    assert (ours - pipeline.translate(images[:5], (inferred[:5] + 1) % 10)).abs().max() > 0.01
 
     evaluation = Evaluation.of(run, EvaluateOptions(pipeline=str(run.folder), count=64, data_root=tmp_path))
     probabilities = evaluation.extracted[1]
