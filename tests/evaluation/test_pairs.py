@@ -73,7 +73,7 @@ def test_inferred_labels_are_held_against_those_of_the_source(
     x0, labels = samples.source
     assert labels is not None
     inferred = torch.where(torch.arange(COUNT) < COUNT // 4, (labels + 1) % 10, labels)
-    pipeline = Pipeline(config, network)
+    pipeline = Pipeline(config, network).using(guidance=1)
     monkeypatch.setattr(pipeline, "inferred_labels", lambda images: inferred)
     kept, chance = translation_figures(pipeline, samples, x0, certain(torch.zeros_like(labels)))
     assert kept["inferred label"] == pytest.approx(0.75) and chance["inferred label"] < 0.4
