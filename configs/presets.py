@@ -71,7 +71,7 @@ TRANSPORTED: Options = {"coupling": "ot", "coupling_batches": 8, "solver": FEW_S
 GARMENTS_TO_DIGITS = TRANSLATION | FAST | TRANSPORTED
 LABELED: Options = {"coupling": "label-ot", "num_classes": 10, "infer_labels": True} | {
     "train": replace(FROM_IMAGES, source_noise=0.1),
-    "solver": replace(FEW_STEPS, guidance=2.0, source_noise=0.1),
+    "solver": replace(FEW_STEPS, guidance=2.0, source_noise=0.05),
 }
 AUTOGUIDED = {"solver": replace(FEW_STEPS, guidance=2.0), "train": replace(FROM_IMAGES, weaker_share=0.1)}
 AUTOGUIDED_FROM_NOISE = {"solver": AWAY_FROM_NOISE, "train": replace(SPEEDRUN, weaker_share=0.1)}
