@@ -13,6 +13,7 @@ from flowferry.pipelines.flow.solvers import Step, Velocity, adams_bashforth, la
 from flowferry.pipelines.flow.times import training_times
 
 SOLVED = 4  # steps of the solution that a step of the map is trained on
+SHORTEST = 1e-4  # a shorter step of the map has the velocity: rounding may leave its solution no length
 JUDGED_EVERY = 8  # of so many samples one is a step of the map that ends at t = 1
 
 BoundNetwork = Callable[..., Tensor]
@@ -101,13 +102,15 @@ def map_loss(
 ) -> Tensor:
     """Return the mean distance between network(x_s, (s, t)) and what it is trained to predict, a scalar.
 
-    Where s = t it is `flow_loss`. Elsewhere the truth is the mean velocity from s to t along the path on which the
-    velocity of the network's average leads from x_s: see `mean_velocity`.
+    Where s = t, nearly, it is `flow_loss`. Elsewhere the truth is the mean velocity from s to t along the path on which
+    the velocity of the network's average leads from x_s: see `mean_velocity`.
     """
     start = t[:, 0]
     xs = path.interpolate(x0, x1, start)
     truth = prediction.truth(path, x0, x1, start)
-    steps = (start < t[:, 1]).nonzero()[:, 0]  # their number is asked of the device, so that only they cost more
+    steps = (t[:, 1] - start > SHORTEST).nonzero()[
+        :, 0
+    ]  # their number is asked of the device, so that only they cost more
     if len(steps):
         solved = mean_velocity(lambda x, t: network(x, t.reshape(-1, 1).expand(-1, 2), steps), xs[steps], t[steps])
         truth = truth.index_copy(0, steps, solved.to(truth))

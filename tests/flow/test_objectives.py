@@ -196,6 +196,16 @@ def test_a_step_is_trained_to_be_the_map_up_to_the_error_of_the_solver(device: t
         assert 1.8 < longer / shorter < 2.5  # that of the first step, Euler's, is as its length squared
 
 
+@pytest.mark.parametrize("start", [0.0, 0.3, 1 - 2**-24])
+def test_a_step_too_short_to_be_solved_has_the_velocity(start: float) -> None:
+    x0, x1 = numbers(1, 3, seed=1, device=torch.device("cpu")).float(), torch.ones(1, 3)
+    begin = torch.tensor([start])
+    t = torch.stack([begin, torch.nextafter(begin, torch.tensor([2.0]))], dim=1)
+    assert t[0, 0] < t[0, 1]
+    _, truth = answer_and_truth(bent, "linear", x0, x1, t)
+    assert torch.equal(truth, x1 - x0)
+
+
 def test_no_gradient_goes_through_what_a_step_is_trained_for(device: torch.device) -> None:
     x, w = numbers(5, 3, seed=1, device=device), torch.ones(3, dtype=torch.float64, device=device, requires_grad=True)
     answer, truth = answer_and_truth(lambda x, t, rows=None: w * x, "linear", x, x, step_times(device))
