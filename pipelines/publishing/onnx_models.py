@@ -95,6 +95,8 @@ def with_velocity(translation: Any, velocity: Any) -> Any:
     weights = list(body.initializers.values())
     body.initializers.clear()
     body.inputs.extend(weights)  # a function has none of its own
+    for value in body.outputs:
+        value.shape = None  # guided evaluations have more samples than the translation's batch
     function = onnx_ir.Function(*VELOCITY, graph=body, attributes=[])
     shared = [onnx_ir.val(f"velocity.{w.name}", const_value=w.const_value, type=w.type, shape=w.shape) for w in weights]
     for value in shared:
