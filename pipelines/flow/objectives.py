@@ -108,9 +108,8 @@ def map_loss(
     start = t[:, 0]
     xs = path.interpolate(x0, x1, start)
     truth = prediction.truth(path, x0, x1, start)
-    steps = (t[:, 1] - start > SHORTEST).nonzero()[
-        :, 0
-    ]  # their number is asked of the device, so that only they cost more
+    # Their number is asked of the device, so that only steps cost the evaluations of a solution.
+    steps = (t[:, 1] - start > SHORTEST).nonzero()[:, 0]
     if len(steps):
         solved = mean_velocity(lambda x, t: network(x, t.reshape(-1, 1).expand(-1, 2), steps), xs[steps], t[steps])
         truth = truth.index_copy(0, steps, solved.to(truth))

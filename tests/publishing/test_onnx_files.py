@@ -14,6 +14,7 @@ from flowferry import Pipeline, launch
 from flowferry.datasets.pixels import to_images, to_pixels
 from flowferry.pipelines.flow.conditions import Condition
 from flowferry.pipelines.publishing import onnx_files
+from flowferry.pipelines.publishing.onnx_graphs import INFERRED
 from flowferry.pipelines.storage import weights
 from tiny_diffusers import stage_1, unconditional
 
@@ -68,6 +69,18 @@ def test_guidance_away_from_a_weaker_network_is_in_both_files(shaken: Shaken) ->
     start = to_images(image) + 0.2 * noise
     trajectory = torch.stack([*pipeline.using(source_noise=0.0).trajectory(start)])
     torch.testing.assert_close(to_float(states), trajectory.clamp(-1, 1), rtol=0, atol=0.51 / 127.5)
+
+
+def test_guidance_towards_the_inferred_class_is_in_the_translation_of_any_number(shaken: Shaken) -> None:
+    """Both evaluations of it are one of twice as many samples."""
+    pipeline = shaken("fashion2mnist-labels", num_steps=2, guidance=2.0, source_noise=0.0)
+    files = {one.name: one.data for one in onnx_files.make_onnx(pipeline, "a digest")}
+    for count in (1, 4):
+        image, label = to_pixels(torch.rand(count, 1, 28, 28) * 2 - 1), torch.full((count,), INFERRED)
+        states = run(files["translation.onnx"], "states", image=image.movedim(1, -1), label=label)
+        start = to_images(image)
+        trajectory = torch.stack([*pipeline.trajectory(start, pipeline.inferred_labels(start))])
+        torch.testing.assert_close(to_float(states), trajectory.clamp(-1, 1), rtol=0, atol=0.51 / 127.5)
 
 
 def test_a_size_that_is_no_multiple_of_the_stride_is_fixed(shaken: Shaken) -> None:
