@@ -173,7 +173,7 @@ class ImageFolderConfig(ReadConfig, SamplerComponent):
     follow_links: bool = False
     """Follow symbolic links to folders, and to files outside the folder, too; otherwise they are passed over."""
     cache_mb: Annotated[int, Range(0)] = 2048
-    """Keep decoded images in memory up to this many MB; beyond it, worker processes decode them again each epoch."""
+    """Keep decoded images in memory up to this many MB; beyond it, threads decode them again each epoch."""
     on_bad_file: Literal["stop", "skip"] = "stop"
     """When an image file cannot be read: stop and name it, or leave it out; for that, all files are decoded once before
     the first step."""

@@ -27,7 +27,8 @@ class UseOptions(Validated):
     solver: SolverName | None = None
     """None: as the pipeline says."""
     guidance: Annotated[float | None, Range(0)] = None
-    """w, for class-conditioned pipelines: 1 plain, 0 unconditional; None: as the pipeline says."""
+    """w of guidance, towards the class that is asked for, or away from the weaker network that is kept with the
+    weights: 1 none; None: as the pipeline says."""
     source_noise: Annotated[float | None, Range(0)] = None
     """Standard deviation of noise added to source images; None: as the pipeline says."""
     batch_size: Annotated[int | None, Range(1)] = None

@@ -39,7 +39,7 @@ from flowferry.pipelines.hardware import describe_machine, networks_at_once, use
 from flowferry.pipelines.pipeline import Pipeline
 from flowferry.pipelines.storage.hub import find_weights
 
-MANY = "fashion2mnist --solver midpoint --steps 8"
+MANY = "fashion2mnist --guidance 1 --solver midpoint --steps 8 --source-noise 0"
 ONE = "fashion2mnist --solver euler --steps 1"
 
 
