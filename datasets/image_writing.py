@@ -144,7 +144,7 @@ def tiff(numbers: NDArray[np.generic], stored: Stored) -> bytes:
     count, (black, white) = numbers.shape[-1], stored.range
     colors = 3 if stored.are_colors and count in (3, 4) else 1
     alpha = stored.are_colors and has_alpha(count)
-    is_unusual = numbers.dtype == np.uint16 and black == 0 and white != SIXTEEN_BITS.range[1]
+    is_unusual = numbers.dtype == np.uint16 and black == 0 and 0 < white < SIXTEEN_BITS.range[1]
     buffer = BytesIO()
     tifffile.imwrite(
         buffer,

@@ -32,7 +32,10 @@ class Stored(NamedTuple):
         values = low + unit * (high - low)
         if self.are_colors and has_alpha(len(image)):
             values[..., -1] = unit[..., -1] * full_scale(self.dtype)
-        return (values if self.dtype.kind == "f" else np.rint(values)).astype(self.dtype)
+        if self.dtype.kind != "f":  # whose range may be wider than what they can hold
+            held = np.iinfo(self.dtype)
+            values = np.rint(values).clip(held.min, held.max)
+        return values.astype(self.dtype)
 
 
 def has_alpha(channels: int) -> bool:

@@ -21,7 +21,8 @@ from flowferry.pipelines.flow.times import list_length, rest_of, strided_grid, t
 from flowferry.pipelines.flow.variances import VARIANCES
 from flowferry.pipelines.pretrained import Pretrained
 
-BLOCK, BLOCK_OF_IMAGES_ON_CPU = 256, 32  # samples that go through the network at a time
+BLOCK, BLOCK_OF_IMAGES_ON_CPU = 256, 32  # samples that go through the network at a time, of images up to
+LARGE = 64 * 64  # pixels; of larger ones fewer, so that a block takes no more memory
 TILE, OVERLAP = 512, 64  # pixels
 
 
@@ -66,7 +67,10 @@ class Capable(Pretrained):
         """Samples that go through the network at a time where no number is given (docs/PERFORMANCE.md)."""
         if own := getattr(self.model, "block_size", None):
             return int(own)
-        return BLOCK_OF_IMAGES_ON_CPU if self.device.type == "cpu" and self.config.is_image else BLOCK
+        if not self.config.is_image:
+            return BLOCK
+        most = BLOCK_OF_IMAGES_ON_CPU if self.device.type == "cpu" else BLOCK
+        return max(1, most * LARGE // max(LARGE, math.prod(self.config.shape[1:])))
 
     def block_of(self, shape: Sequence[int]) -> int:
         """Return how many samples of a `shape` (B, …) go through it at a time: one by one of another size than its."""

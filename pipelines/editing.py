@@ -113,7 +113,8 @@ def anagram(
     `Pipeline.trajectory`.
     """
     maps = [edits.VIEWS[view] if isinstance(view, str) else view for view in views]
-    velocities = [pipeline.velocity(x, label) for label in labels]
+    # A network that sees its source sees it in the same view.
+    velocities = [pipeline.velocity(view.see(x), label) for label, view in zip(labels, maps, strict=True)]
     return pipeline.trajectory(x, seed=seed, rows=rows, edit_velocity=lambda v: edits.anagram(velocities, maps))
 
 

@@ -160,7 +160,7 @@ def train_and_save(
     assert labels is not None, "as the training split"
     share = accuracy(model, images, labels)
     told = {"shape": json.dumps(train.shape), "num_classes": str(train.num_classes), "accuracy": repr(share)}
-    save_tensors(file, to_half(model.state_dict()), told)
+    save_tensors(file, to_half(model.state_dict()), told, shared=True)
     return share
 
 

@@ -138,7 +138,7 @@ def trained_encoder(config: SamplerConfig, train: Sampler, *, folder: Path) -> T
         prepare_folder(folder, "the encoder's folder")
         log.info("training an encoder of the images of %s without labels, once: %s", config.kind, file)
         model = train_encoder(train.plain if isinstance(train, Augmented) else train)
-        save_tensors(file, to_half(model.state_dict()), {"shape": json.dumps(train.shape)})
+        save_tensors(file, to_half(model.state_dict()), {"shape": json.dumps(train.shape)}, shared=True)
     return load(file, tuple(train.shape), device)
 
 

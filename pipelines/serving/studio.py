@@ -4,7 +4,7 @@ The work is done by the functions of the verbs `translate`, `edit` and `sample`:
 """
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from time import perf_counter
@@ -24,7 +24,7 @@ from flowferry.pipelines.pipeline import Pipeline
 from flowferry.pipelines.serving.actions import ACTIONS, Action
 from flowferry.pipelines.serving.asking import TRANSLATIONS, Asked, sample_options, starts_from_picture, translators
 from flowferry.pipelines.translate_file import encoded, loaded_file
-from flowferry.pipelines.translation.files import LoadedImage, Result
+from flowferry.pipelines.translation.files import LoadedImage, Result, reading_of_result
 from flowferry.pipelines.translation.translator import Translator
 
 Shown = tuple[Tensor, str]
@@ -118,7 +118,10 @@ class Studio:
 
     def loaded(self, translator: Translator, picture: Path) -> LoadedImage:
         """Read, check and frame a picture. Raises UserError saying why it cannot be read."""
-        most, size = self.options.max_upload * 1e6, picture.stat().st_size
+        try:
+            most, size = self.options.max_upload * 1e6, picture.stat().st_size
+        except OSError:
+            raise UserError("The picture is not kept any more: upload it again.") from None
         if size > most:
             raise UserError(f"got {size / 1e6:.3g} MB, expected at most {most / 1e6:g} MB")
         name = picture.stem + WRITTEN[format_for(picture.name, None)].endings[0]
@@ -171,7 +174,8 @@ class Studio:
         is_edit = asked.action not in TRANSLATIONS
         count = 1 if is_edit else asked.variants
         data = [each for one in doing for each in encoded(one, loaded, asked.picture.parent, count)]
-        reading, original = doing[0].reading, doing[0].sizes.own or asked.restore_size
+        original = doing[0].sizes.own or asked.restore_size
+        reading = reading_of_result(loaded.item.output, loaded.stored, doing[0].reading)
         before = to_tensor(doing[0].original(asked.picture).pixels) if original else loaded.image
         captions = [f"seed {asked.seed + k}" if is_edit else f"variant {k + 1}" for k in range(len(data))]
         shown = [(shown_image(each, len(before), reading), what) for each, what in zip(data, captions, strict=True)]
@@ -199,4 +203,4 @@ class Studio:
 
 def shown_image(data: bytes, channels: int, reading: ReadConfig) -> Tensor:
     """Return what a result's file holds [C, H, W]."""
-    return to_tensor(decode(data, channels, replace(reading, strict=False)).pixels)
+    return to_tensor(decode(data, channels, reading).pixels)

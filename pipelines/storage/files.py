@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import shutil
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -52,12 +53,13 @@ def writing(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def aside(path: Path) -> Iterator[Path]:
+def aside(path: Path, *, shared: bool = False) -> Iterator[Path]:
     """Give a file beside `path` to write to, and rename it in the end: a reader never sees half of it.
 
-    Where the writing fails, nothing is left. Raises BrokenOff for an OSError.
+    Where the writing fails, nothing is left. shared: several runs may write it at the same time, each to a file of its
+    own; the last one stays. Otherwise a run writes over what a killed one left. Raises BrokenOff for an OSError.
     """
-    part = path.with_name(path.name + ".part")
+    part = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.part" if shared else f"{path.name}.part")
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -69,9 +71,9 @@ def aside(path: Path) -> Iterator[Path]:
             raise
 
 
-def write_aside(path: Path, data: bytes) -> None:
+def write_aside(path: Path, data: bytes, *, shared: bool = False) -> None:
     """Write a file as `aside` does."""
-    with aside(path) as part:
+    with aside(path, shared=shared) as part:
         part.write_bytes(data)
 
 

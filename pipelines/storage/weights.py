@@ -63,10 +63,14 @@ def save(folder: Path, config: Config, tensors: dict[str, Tensor], *, step: int)
     write_json(folder / CONFIG, describe(config))
 
 
-def save_tensors(path: Path, tensors: dict[str, Tensor], description: dict[str, str]) -> None:
-    """Write a safetensors file with metadata. Equal tensors and metadata give equal bytes."""
+def save_tensors(path: Path, tensors: dict[str, Tensor], description: dict[str, str], *, shared: bool = False) -> None:
+    """Write a safetensors file with metadata. Equal tensors and metadata give equal bytes.
+
+    shared: several runs may write it at the same time.
+    """
     on_cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    write_aside(path, with_sorted_metadata(to_bytes(on_cpu, metadata={"format": "pt", **description})))
+    data = with_sorted_metadata(to_bytes(on_cpu, metadata={"format": "pt", **description}))
+    write_aside(path, data, shared=shared)
 
 
 def with_sorted_metadata(data: bytes) -> bytes:
@@ -88,10 +92,17 @@ def load(folder: Path) -> tuple[Config, dict[str, Tensor]]:
     Raises UserError where there are none, or where a file is broken.
     """
     inner = weights_folder(folder)
+    check_whole(inner / WEIGHTS)
+    return read_config(inner / CONFIG), load_file(inner / WEIGHTS)
+
+
+def check_whole(file: Path) -> None:
+    """Raise UserError where a file is not a whole safetensors file."""
     try:
-        return read_config(inner / CONFIG), load_file(inner / WEIGHTS)
+        with safe_open(file, "pt"):
+            pass
     except SafetensorError as error:
-        raise UserError(f"{inner / WEIGHTS} is not a whole safetensors file: {error}") from error
+        raise UserError(f"{file} is not a whole safetensors file: {error}") from error
 
 
 def step_of(folder: Path) -> int:
@@ -134,6 +145,7 @@ def digest(folder: Path) -> str:
     told["model"] = {name: value for name, value in told["model"].items() if value != usual[name]}
     told |= {"source": config.source.kind, "target": config.target.kind, "grid_power": config.solver.grid_power}
     found = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
+    check_whole(inner / WEIGHTS)
     with (inner / WEIGHTS).open("rb") as file:
         start = 8 + int.from_bytes(file.read(8), "little")
         header = json.loads(file.read(start - 8))

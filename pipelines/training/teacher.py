@@ -6,6 +6,7 @@ where one was broken off.
 
 import json
 import logging
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from hashlib import sha256
@@ -98,8 +99,9 @@ class Teacher:
 
     @property
     def are_images(self) -> bool:
-        """Whether source samples are images in [-1, 1]."""
-        return self.config.is_image and not self.config.source.is_noise
+        """Whether source samples are images in [-1, 1]: neither noise nor images with noise on them."""
+        source = self.config.source
+        return self.config.is_image and not (source.is_noise or source.from_target)
 
     def labels(self, x0: Tensor, seed: int, number: int) -> Tensor | None:
         """Return the class to ask for with each sample, int64 [B]: inferred, or any, or none; None without classes."""
@@ -159,20 +161,26 @@ class TeacherPairs:
         prepare_folder(missing[0][1].parent, "the folder of the teacher's pairs")
         unit = f" × {self.size} pairs"
         for k, file in tqdm(missing, desc=f"teacher ({self.split})", unit=unit, dynamic_ncols=True, disable=rank > 0):
-            weights.save_tensors(file, self.teacher.make(self.source, self.seed, k, self.size), {"block": str(k)})
+            made = self.teacher.make(self.source, self.seed, k, self.size)
+            weights.save_tensors(file, made, {"block": str(k)}, shared=True)
 
     def load(self) -> MadePairs:
         """Return them; all were made. Raises UserError naming a file that is broken."""
-        return self._joined([read(file, self.teacher.pipeline.device) for file in self.files])
+        return self._joined((read(file, self.teacher.pipeline.device) for file in self.files), self.count)
 
     def make_in_memory(self) -> MadePairs:
         """Return the first of them, as many as a file holds, made now and not kept."""
-        return self._joined([self.teacher.make(self.source, self.seed, 0, self.size)])
+        return self._joined([self.teacher.make(self.source, self.seed, 0, self.size)], self.size)
 
-    def _joined(self, parts: list[dict[str, Tensor]]) -> MadePairs:
-        config = self.teacher.config
-        joined = {name: torch.cat([part[name] for part in parts])[: self.count] for name in parts[0]}
-        return MadePairs(joined["source"], joined["target"], joined.get("labels"), config.num_classes)
+    def _joined(self, parts: Iterable[dict[str, Tensor]], count: int) -> MadePairs:
+        """Return the first `count` pairs of files, copied one after the other: they are not all in memory twice."""
+        joined: dict[str, Tensor] = {}
+        for start, part in zip(range(0, count, self.size), parts, strict=True):
+            joined = joined or {name: kept.new_empty(count, *kept.shape[1:]) for name, kept in part.items()}
+            for name, whole in joined.items():
+                rows = whole[start : start + self.size]
+                rows.copy_(part[name][: len(rows)])
+        return MadePairs(joined["source"], joined["target"], joined.get("labels"), self.teacher.config.num_classes)
 
 
 def read(file: Path, device: torch.device) -> dict[str, Tensor]:

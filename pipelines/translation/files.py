@@ -1,12 +1,14 @@
 """One file on its way: as it was read, and what came of it."""
 
+from dataclasses import replace
 from typing import NamedTuple
 
 from torch import Tensor
 
+from flowferry.configs.images import ReadConfig
 from flowferry.configs.validation import BrokenOff
 from flowferry.datasets.file_tree import Item
-from flowferry.datasets.image_writing import format_named
+from flowferry.datasets.image_writing import WRITTEN, format_named
 from flowferry.datasets.stored import Pixels, Stored
 from flowferry.pipelines.translation.entries import Entry
 
@@ -46,6 +48,12 @@ Written = tuple[list[Result], BrokenOff | None]
 def format_of(item: Item) -> str:
     """Return the format of a file's output, as its ending says."""
     return format_named(item.output) or "png"
+
+
+def reading_of_result(name: str, stored: Stored, reading: ReadConfig) -> ReadConfig:
+    """Return how to read a result of this file name again, of an input that was held as `stored` and read so."""
+    held = WRITTEN[format_named(name) or "png"].held(stored)  # a format that is less deep has a range of its own
+    return replace(reading, strict=False, range=reading.range and held.range)
 
 
 def failure(item: Item, error: Exception) -> Result:

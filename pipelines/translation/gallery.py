@@ -20,7 +20,7 @@ from flowferry.datasets.image_io import load_image, to_tensor
 from flowferry.datasets.image_writing import png
 from flowferry.datasets.pixels import to_pil
 from flowferry.pipelines.storage.files import write_png, write_text
-from flowferry.pipelines.translation.files import LoadedImage
+from flowferry.pipelines.translation.files import LoadedImage, reading_of_result
 from flowferry.pipelines.translation.translator import Translator
 from flowferry.pipelines.visualization.grids import Row, caption, path_frames, save_gif, sheet
 
@@ -66,14 +66,18 @@ def write_sheet(translator: Translator, some: list[Translated], file: Path) -> N
     config, own = translator.pipeline.config, translator.sizes.own
     shape: Any = (config.shape[0], SIDE, SIDE) if own else config.shape
     framing: Any = {"resize": "fit", "background": "white"} if own else {"resize": "stretch"}
-    reading = replace(translator.reading, **framing)
+    framed = replace(translator.reading, **framing)
     rows: list[Row] = []
     for start in range(0, min(len(some), ON_SHEET), ACROSS):
         part = some[start : start + ACROSS]
         rows.append(("before", torch.stack([on_white(one.loaded.image) if own else one.loaded.image for one in part])))
         for number, files in enumerate(zip(*(one.after for one in part), strict=True), start=1):
             label = "after" if len(part[0].after) == 1 else f"after, {translator.transform.name_of(number)}"
-            rows.append((label, torch.stack([load_image(after, shape, reading) for after in files])))
+            seen = [
+                load_image(after, shape, reading_of_result(after.name, one.loaded.stored, framed))
+                for one, after in zip(part, files, strict=True)
+            ]
+            rows.append((label, torch.stack(seen)))
     write_png(file, sheet(rows, caption(config, translator.transform.told), scale=1 if own else 2))
 
 
@@ -121,7 +125,7 @@ def write_page(translator: Translator, some: list[Translated], file: Path) -> No
         original = translator.restore_size
         image = to_tensor(translator.original(one.before).pixels) if original else one.loaded.image
         name, before = html.escape(escaped(one.loaded.item.name), quote=True), data_url(image)
-        results = [to_tensor(translator.original(after).pixels) for after in one.after]
+        results = [to_tensor(translator.result(after, one.loaded).pixels) for after in one.after]
         pairs = [PAIR.substitute(name=name, before=before, after=data_url(result)) for result in results]
         cards.append(CARD.substitute(name=name, kind="variants" * (len(pairs) > 1), pairs="\n".join(pairs)))
     config = translator.pipeline.config

@@ -30,7 +30,8 @@ class Manifest:
     """
 
     def __init__(self, root: Path, header: Entry, *, rank: int = 0) -> None:
-        self.root, self.header, self.rank = root, header, rank
+        self.root, self.rank = root, rank
+        self.header: Entry = json.loads(json.dumps(header))  # as it is read back: a tuple becomes a list
         self.work = root / WORK
         self._lock = FolderLock(root, f"{WORK}/lock")
         self._parts = count()

@@ -22,7 +22,15 @@ from flowferry.datasets.look_ahead import each, look_ahead, split
 from flowferry.pipelines.hardware import networks_at_once
 from flowferry.pipelines.pipeline import Pipeline
 from flowferry.pipelines.translation.entries import Entry, begun, sha256
-from flowferry.pipelines.translation.files import Loaded, LoadedImage, Result, Written, failure, format_of
+from flowferry.pipelines.translation.files import (
+    Loaded,
+    LoadedImage,
+    Result,
+    Written,
+    failure,
+    format_of,
+    reading_of_result,
+)
 from flowferry.pipelines.translation.manifest import Manifest
 from flowferry.pipelines.translation.sizes import OF_NETWORK, Sizes, blocks
 from flowferry.pipelines.translation.transforms import Transform
@@ -92,6 +100,11 @@ class Translator:
     def original(self, path: Path) -> Decoded:
         """Return an input as it was before it was framed. Raises UserError where it cannot be read."""
         return decode(read(path), self.pipeline.config.shape[0], self.reading)
+
+    def result(self, path: Path, loaded: LoadedImage) -> Decoded:
+        """Return what a file with a result of `loaded` holds, at its own size."""
+        reading = reading_of_result(path.name, loaded.stored, self.reading)
+        return decode(read(path), self.pipeline.config.shape[0], reading)
 
     def encode(self, result: Tensor, loaded: LoadedImage, root: Path) -> bytes:
         """Return a result [C, H, W] as the bytes of a file, at the size of its input where `restore_size`.

@@ -221,3 +221,16 @@ def test_sixteen_bits_of_a_photograph_are_compressed() -> None:
     smooth = np.add.outer(np.arange(200) * 200, np.arange(300) * 80).astype(np.uint16)[..., None].repeat(3, -1)
     assert len(encode(image_of(smooth), "png", SIXTEEN_BITS)) < smooth.nbytes / 20
     assert all((np.diff(line.astype(int)) >= 0).all() for line, _ in pairwise(smooth[..., 0]))
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.int16, np.int32])
+@pytest.mark.parametrize("range", [(-1024.0, 3071.0), (-40000.0, 40000.0), (0.0, 100000.0)])
+def test_numbers_beyond_what_their_kind_holds_are_clipped(dtype: type, range: tuple[float, float]) -> None:
+    """They do not wrap around, and each format takes them."""
+    image = torch.linspace(-1, 1, 63).view(1, 9, 7)
+    stored = Stored(np.dtype(dtype), range)
+    numbers = stored.numbers(image).ravel().astype(np.int64)
+    assert (np.diff(numbers) >= 0).all() and numbers[0] < numbers[-1]
+    assert numbers[0] == max(range[0], np.iinfo(dtype).min) and numbers[-1] == min(range[1], np.iinfo(dtype).max)
+    for name in WRITTEN:
+        assert encode(image, name, stored)

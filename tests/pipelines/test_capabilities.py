@@ -243,3 +243,9 @@ def test_a_path_with_levels_is_asked_up_to_its_last(tiny: Callable[..., Config])
     network.trained_path = diffusion(torch.full((2000,), 1e-3, dtype=torch.float64))  # type: ignore[assignment]
     pipeline = Pipeline(config, network)
     assert pipeline.path is network.trained_path and pipeline.max_time == 1 - 1 / 2000
+
+
+def test_a_block_of_larger_images_holds_fewer_of_them(tiny: Callable[..., Config]) -> None:
+    """So that one picture does not need the memory of many."""
+    of_side = {side: made(tiny("paired", shape=(3, side, side))).block_size for side in (16, 64, 128, 256, 512)}
+    assert of_side == {16: 32, 64: 32, 128: 8, 256: 2, 512: 1}

@@ -160,3 +160,14 @@ def refused(match: str, made: Callable[[], Any]) -> None:
     with pytest.raises(UserError, match=f"^{match}") as told:
         made()
     assert "\n" not in str(told.value)
+
+
+def test_an_anagram_shows_a_network_that_sees_its_source_the_source_in_the_same_view(
+    made: Callable[..., Pipeline],
+) -> None:
+    """One that answers its source exactly gives it back, whatever the views."""
+    pipeline = made("paired", {"source_noise": 0.0})
+    pipeline.model.forward = lambda xt, t, condition: condition.image  # type: ignore[method-assign, assignment]
+    x = images(6).view(2, 3, 28, 28)[..., :16, :16].repeat_interleave(4, 2).repeat_interleave(4, 3)
+    result = last(editing.anagram(pipeline, x, [None, None], ["identity", "rotate180"]))
+    torch.testing.assert_close(result, x, rtol=0, atol=1e-4)

@@ -284,3 +284,9 @@ def test_what_cannot_be_asked_for_is_told(asked: dict[str, object], told: str, w
     with pytest.raises(UserError) as refusal:
         studio_of(weights / "noise2mnist-cfg").answer(Asked(**asked | files))  # type: ignore[arg-type]
     assert str(refusal.value).startswith(told)
+
+
+def test_a_picture_that_is_not_kept_any_more_is_asked_for_again(weights: Path, tmp_path: Path) -> None:
+    studio = studio_of(weights / "fashion2mnist")
+    with pytest.raises(UserError, match="upload it again"):
+        studio.answer(Asked(action="translate", picture=tmp_path / "gone.png"))

@@ -244,3 +244,12 @@ def test_any_input_is_taken_or_refused_as_a_user_s_error(what: str, count: int, 
         check(case, tmp_path)
 
     fuzz()
+
+
+@pytest.mark.parametrize("length", [0, 5, 3_000, -100])
+def test_weights_that_were_cut_off_have_no_digest(length: int, a_run: Path, tmp_path: Path) -> None:
+    shutil.copytree(a_run / "model", tmp_path / "cut")
+    file = tmp_path / "cut" / weights.WEIGHTS
+    file.write_bytes(file.read_bytes()[:length])
+    with pytest.raises(UserError, match="is not a whole safetensors file"):
+        weights.digest(tmp_path / "cut")

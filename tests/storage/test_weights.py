@@ -22,7 +22,7 @@ from flowferry.configs.networks import PracticalUNetConfig
 from flowferry.configs.recipe import SolverConfig
 from flowferry.configs.schema import Config
 from flowferry.pipelines.storage import weights
-from flowferry.pipelines.storage.files import write_json
+from flowferry.pipelines.storage.files import aside, write_json
 from tiny_runs import config_of, trained
 
 DESCRIPTION = {f"entry {number}": f'größe {number} "quoted" \\ 日本語' for number in range(20)}
@@ -215,3 +215,17 @@ def test_the_order_in_the_header_does_not_change_the_digest(tiny: Callable[..., 
     header = json.dumps(dict(reversed(json.loads(data[8 : 8 + length]).items()))).encode()
     (tmp_path / weights.WEIGHTS).write_bytes(len(header).to_bytes(8, "little") + header + data[8 + length :])
     assert weights.digest(tmp_path) == digest
+
+
+# --- files of several runs ------------------------------------------------------------------------------
+
+
+def test_two_runs_that_write_a_shared_file_at_once_both_leave_it_whole(tmp_path: Path) -> None:
+    path = tmp_path / "pairs.safetensors"
+    with aside(path, shared=True) as first:
+        first.write_bytes(b"of the first")
+        with aside(path, shared=True) as second:
+            second.write_bytes(b"of the second")
+        assert path.read_bytes() == b"of the second"
+    assert path.read_bytes() == b"of the first"
+    assert list(tmp_path.iterdir()) == [path]

@@ -4,6 +4,7 @@ import logging
 import re
 from dataclasses import replace
 from pathlib import Path
+from weakref import WeakSet
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from flowferry.configs.schema import Config
 from flowferry.configs.validation import UserError
 from flowferry.datasets.base import Sampler
 from flowferry.datasets.builders import build_samplers
-from flowferry.datasets.made_pairs import MadePairs
+from flowferry.datasets.made_pairs import MadePairs, from_stored, to_stored
 from flowferry.datasets.rng import content_rows, derive_seed
 from flowferry.models import build_model
 from flowferry.pipelines import inspect_pairs
@@ -108,6 +109,23 @@ def test_a_network_that_sees_the_source_sees_it_without_noise(saved, student, ti
     assert (teacher.translate(pairs.condition.image, rows=rows, seed=config.seed) - pairs.x1).abs().max() < 1 / 127
 
 
+@pytest.mark.parametrize(
+    ("teacher", "name"),
+    [
+        ("fashion2mnist", "fashion2mnist-fast"),
+        ("noise2mnist-cfg", "noise2mnist-cfg-fast"),
+        ("denoise-mnist", "fashion2mnist-fast"),
+    ],
+)
+def test_sources_are_kept_to_half_a_level_or_in_half_precision(teacher, name, saved, student, tiny, tmp_path):
+    """Images with noise on them leave [-1, 1]."""
+    config = student(saved(teacher), name, source=tiny(teacher).source)
+    source = source_of(config)
+    drawn = source.draw(COUNT, seed=1, step=0).samples
+    kept = from_stored(to_stored(drawn, are_images=Teacher(config, tmp_path, CPU).are_images))
+    torch.testing.assert_close(kept, drawn, rtol=1e-3, atol=0.51 / 127.5)
+
+
 def test_each_epoch_reads_every_pair_once_in_a_new_order(saved, student, tmp_path):
     source, target = made(student(saved("fashion2mnist")), tmp_path).sides
     epochs = [[side.draw(COUNT, seed=1, step=step).samples.flatten(1) for step in (0, 1)] for side in (source, target)]
@@ -158,6 +176,26 @@ def test_pairs_that_are_there_are_kept_and_missing_ones_come_out_the_same(saved,
     assert contents(tmp_path / "pairs") == before
     assert {file: file.stat().st_mtime_ns for file in ages} == ages
     assert len(pairs.load().source) == COUNT
+
+
+def test_files_are_read_one_after_the_other_into_what_holds_them_all(saved, student, tmp_path, monkeypatch):
+    monkeypatch.setattr(teachers, "BLOCK", 6)
+    pairs = pairs_of(student(saved("noise2mnist-cfg"), "noise2mnist-cfg-fast"), tmp_path)
+    pairs.make()
+    read, of_earlier_files, most = teachers.read, WeakSet(), []
+
+    def watched(*arguments):
+        most.append(len(of_earlier_files))
+        tensors = read(*arguments)
+        of_earlier_files.update(tensors.values())
+        return tensors
+
+    monkeypatch.setattr(teachers, "read", watched)
+    loaded = pairs.load()
+    assert len(most) == 7 and max(most) <= 3, "the source, the target and the labels of the last file"
+    parts = [read(file, CPU) for file in pairs.files]
+    for name in ("source", "target", "labels"):
+        assert torch.equal(getattr(loaded, name), torch.cat([part[name] for part in parts])[:COUNT])
 
 
 def test_several_processes_make_the_pairs_of_one(saved, student, tmp_path, monkeypatch):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from translations import noise, save_tiny, translate, write_images
@@ -50,3 +51,21 @@ def test_variants_are_shown_beside_one_another(trained: Path, tmp_path: Path) ->
     assert three.height == one.height + 2 * row
     with Image.open(tmp_path / "three" / "path.gif") as gif:
         assert gif.width > 3 * 4 * 28
+
+
+@pytest.mark.parametrize("format", ["png", "tiff", "npy", None])
+def test_results_are_shown_in_the_range_in_which_their_format_holds_them(
+    format: str | None, trained: Path, tmp_path: Path
+) -> None:
+    source = tmp_path / "in"
+    source.mkdir()
+    for kind in (np.float32, np.uint16):
+        tifffile.imwrite(source / f"{kind.__name__}.tif", np.linspace(0, 4095, 28 * 28).reshape(28, 28).astype(kind))
+    options = ("--range", "0", "4095", "--sheet", "--html", *(("--format", format) if format else ()))
+    assert translate(trained, source, tmp_path / "out", *options) == 0
+    page = (tmp_path / "out" / "index.html").read_text()
+    assert "index.html" not in page and page.count("<figcaption") == 2
+    shown = re.findall(r'class="after" src="data:image/png;base64,([^"]*)"', page)
+    float32, uint16 = (np.asarray(Image.open(BytesIO(base64.b64decode(one)))).astype(int) for one in shown)
+    assert np.ptp(float32) > 50, "it would be nearly black in the range of the input"
+    assert np.abs(float32 - uint16).max() <= 1

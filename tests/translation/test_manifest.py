@@ -43,6 +43,15 @@ def redone(before: dict[str, int], after: dict[str, int]) -> set[str]:
 # --- what is done is not done again ---------------------------------------------------------------------
 
 
+def test_what_was_done_with_a_range_is_not_done_again(trained: Path, tmp_path: Path) -> None:
+    """Its numbers are read back as a list."""
+    source, out = write_images(tmp_path / "in", 3), tmp_path / "out"
+    assert translate(trained, source, out, "--range", "0", "255") == 0
+    before = touched(out)
+    assert translate(trained, source, out, "--range", "0", "255") == 0
+    assert len(before) == 3 and redone(before, touched(out)) == set()
+
+
 def test_only_what_changed_is_done_again(trained: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     source, out = write_images(tmp_path / "in"), tmp_path / "out"
 
