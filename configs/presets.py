@@ -78,7 +78,7 @@ AUTOGUIDED_FROM_NOISE = {"solver": AWAY_FROM_NOISE, "train": replace(SPEEDRUN, w
 ASKED_DIGITS = GENERATION | FAST | {"num_classes": 10, "solver": SolverConfig(num_steps=25, guidance=1.5)}
 MAP: Options = {"objective": "map", "model": PatchUNetConfig(two_times=True)} | {
     "train": replace(FROM_IMAGES, adversary=0.05),
-    "solver": SolverConfig(name="map", num_steps=4, grid_power=2.0),
+    "solver": SolverConfig(name="map", num_steps=2, grid_power=2.0, source_noise=0.2),
 }
 DDPM: Options = {
     "path": "ddpm",
