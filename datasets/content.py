@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 CELLS = 8  # along each side
+AT_ONCE = 64  # images; all of a pool of photographs, with their edges, would take gigabytes
 
 
 def content(images: Tensor) -> Tensor:
@@ -14,7 +15,8 @@ def content(images: Tensor) -> Tensor:
     of the gray image, positive and negative ones apart). Each feature is standardized over the B images, so that two
     sets can be compared although their styles differ; colors and edges then have the same weight.
     """
-    cells = F.adaptive_avg_pool2d(torch.cat([images, edges(images)], dim=1), CELLS)
+    pooled = [F.adaptive_avg_pool2d(torch.cat([few, edges(few)], dim=1), CELLS) for few in images.split(AT_ONCE)]
+    cells = torch.cat(pooled)
     parts = cells.split([images.shape[1], 4], dim=1)
     return torch.cat([standardized(part.flatten(1)) for part in parts], dim=1)
 

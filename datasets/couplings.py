@@ -75,7 +75,7 @@ def content_transport(source: Sampler, target: Sampler, count: int, seed: int, s
     x0, x1 = independent(a, b, count, seed, step)
     shown = content(x0.samples), content(x1.samples)
     partner = best_permutation(*shown)
-    surest = ambiguity(torch.cdist(*shown), partner).argsort()[: -(-count // 2)]
+    surest = ambiguity(torch.cdist(*shown), partner, *map(copies, shown)).argsort()[: -(-count // 2)]
     x0, x1 = x0.at(surest), x1.at(partner[surest])
     x1 = x1._replace(samples=registered(x1.samples, x0.samples))
     twice = torch.arange(len(surest), device=surest.device).repeat(2)[:count]
@@ -86,16 +86,24 @@ def content_transport(source: Sampler, target: Sampler, count: int, seed: int, s
     return x0, x1
 
 
-def ambiguity(cost: Tensor, partner: Tensor) -> Tensor:
+def ambiguity(cost: Tensor, partner: Tensor, sources: Tensor, targets: Tensor) -> Tensor:
     """Return for each row i of `cost` [N, N] the cost of its partner ÷ that of the next best of either of the two, [N].
 
     It is below 1 where each is the other's best, and small where nothing else comes near (the ratio test of Lowe 2004,
-    7.1, in both directions).
+    7.1, in both directions); 0 where there is nothing else.
+
+    sources, targets: which image the rows and the columns are, [N] each. A pool that is larger than a folder has each
+    of its images several times, and a copy of an image's own partner, which costs the same, is no rival.
     """
-    rows = torch.arange(len(cost), device=cost.device)
-    own, others = cost[rows, partner], cost.clone()
-    others[rows, partner] = torch.inf
-    return own / torch.minimum(others.amin(dim=1), others.amin(dim=0)[partner])
+    own = cost[torch.arange(len(cost), device=cost.device), partner]
+    of_source = cost.masked_fill(targets == targets[partner, None], torch.inf).amin(dim=1)
+    of_target = cost.T[partner].masked_fill(sources == sources[:, None], torch.inf).amin(dim=1)
+    return own / torch.minimum(of_source, of_target)
+
+
+def copies(features: Tensor) -> Tensor:
+    """Return a number for each row of `features` [N, D], int64 [N]: the same for rows that are equal."""
+    return features.unique(dim=0, return_inverse=True)[1]
 
 
 def label_transport(source: Sampler, target: Sampler, count: int, seed: int, step: int) -> Pairing:

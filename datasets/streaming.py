@@ -2,6 +2,7 @@
 
 import logging
 import os
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import chain, islice
@@ -34,6 +35,7 @@ log = logging.getLogger("flowferry")
 
 T = TypeVar("T")
 THREADS = min(8, os.cpu_count() or 1)  # that decode
+STREAMS = 3  # that are decoded ahead at once: those of the pairs and of a critic, and one that is drawn in between
 
 
 Wanted = tuple[int, Place | None]
@@ -121,9 +123,10 @@ class ImageFiles:
 class Streamed:
     """Images that are decoded batch by batch, in the order of `InMemory`.
 
-    While batches are drawn one after the other, threads decode the next two ahead. labels: int64 [N] on the CPU, or
-    None. anywhere: crop at random places, not in the middle, where images are cropped. A draw raises BadFiles where
-    some of its files cannot be read.
+    While the batches of a stream are drawn one after the other, threads decode its next two ahead. Several streams may
+    be drawn in turn: those of the pairs and of a critic. The last batch is kept, because a noisy source draws it from
+    its target before the target itself is drawn. labels: int64 [N] on the CPU, or None. anywhere: crop at random
+    places, not in the middle, where images are cropped. A draw raises BadFiles where some of its files cannot be read.
     """
 
     def __init__(
@@ -131,25 +134,35 @@ class Streamed:
     ) -> None:
         self.files, self.labels, self.device, self.anywhere = files, labels, device, anywhere and files.crops
         self.shape, self.num_classes, self.size = files.shape, num_classes, len(files)
-        self._next: tuple[int, int, int] | None = None
-        """The count, seed and step of the draw that would follow the last one."""
-        self._ahead: Iterator[Tensor | str] | None = None
-        """The images from the next batch on, decoded by threads."""
+        self._streams: OrderedDict[tuple[int, int], tuple[int, Iterator[Tensor | str]]] = OrderedDict()
+        """By count and seed, the latest last: the step that follows, and the images from there on, by threads."""
+        self._last: tuple[tuple[int, int, int], Tensor] | None = None
+        """The count, seed and step of the last draw, and its pixels [count, C, H, W] on the CPU."""
 
     def draw(self, count: int, *, seed: int, step: int) -> Batch:
         """Return batch number `step`, of `count` images, of the stream that `seed` names."""
-        wanted = self._wanted(count, seed, step)
-        if (count, seed, step) != self._next:
-            self._ahead, decoded = None, self.files.batch(wanted)
-        else:
-            if self._ahead is None:
-                batches = (self._wanted(count, seed, later) for later in endless_range(step))
-                self._ahead = decode_ahead(self.files.load, chain.from_iterable(batches), depth=2 * count)
-            decoded = list(islice(self._ahead, count))
-        self._next = (count, seed, step + 1)
+        wanted, asked = self._wanted(count, seed, step), (count, seed, step)
         chosen = [index for index, _ in wanted]
-        images = to_images(stacked(self.files, chosen, decoded).to(self.device))
+        if self._last is None or self._last[0] != asked:
+            self._last = None  # freed before the next is decoded
+            self._last = asked, stacked(self.files, chosen, self._decoded(wanted, seed, step))
+        images = to_images(self._last[1].to(self.device))
         return Batch(images, None if self.labels is None else self.labels[chosen].to(self.device))
+
+    def _decoded(self, wanted: list[Wanted], seed: int, step: int) -> list[Tensor | str]:
+        """Return the images of a batch, by threads where it follows the last one of its stream."""
+        count = len(wanted)
+        expected, ahead = self._streams.pop((count, seed), (None, iter(())))
+        if step == expected:
+            decoded = list(islice(ahead, count))
+        else:
+            later = (self._wanted(count, seed, following) for following in endless_range(step + 1))
+            ahead = decode_ahead(self.files.load, chain.from_iterable(later), depth=2 * count)  # when first asked
+            decoded = self.files.batch(wanted)
+        self._streams[count, seed] = step + 1, ahead
+        if len(self._streams) > STREAMS:
+            self._streams.popitem(last=False)
+        return decoded
 
     def sample_by_label(self, labels: Tensor, *, seed: int, step: int) -> Batch:
         """Return a random image of each of the labels int64 [B], decoded in this thread."""

@@ -1,9 +1,14 @@
 """What images show: datasets/content.py."""
 
+from typing import Any
+
+import pytest
 import torch
 from scipy.ndimage import sobel
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from flowferry.datasets.content import content, edges, standardized
+from flowferry.datasets import content as module
+from flowferry.datasets.content import AT_ONCE, content, edges, standardized
 
 
 def images(count: int = 6, side: int = 24) -> torch.Tensor:
@@ -42,3 +47,28 @@ def test_content_does_not_depend_on_the_size() -> None:
 
 def test_images_that_are_all_alike_have_the_same_content() -> None:
     assert not content(torch.ones(3, 1, 16, 16)).any()
+
+
+class Largest(TorchDispatchMode):
+    """Notes how many elements the largest tensor had that was made."""
+
+    elements = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run an operation."""
+        made = func(*args, **(kwargs or {}))
+        tensors = [one for one in (made if isinstance(made, list | tuple) else [made]) if isinstance(one, torch.Tensor)]
+        self.elements = max([self.elements, *(one.numel() for one in tensors)])
+        return made
+
+
+@pytest.mark.parametrize("count", [1, 64, 65, 150, 200])
+def test_going_through_the_images_in_parts_changes_nothing_and_takes_little_memory(
+    count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x = images(count, 40)
+    with Largest() as in_parts:
+        features = content(x)
+    assert in_parts.elements <= max(x.numel(), AT_ONCE * 7 * 42 * 42), "the images themselves, or a part with edges"
+    monkeypatch.setattr(module, "AT_ONCE", count)
+    assert torch.equal(features, content(x))

@@ -1,6 +1,7 @@
 """The couplings: datasets/couplings.py."""
 
 import math
+from collections import Counter
 from itertools import combinations, permutations
 
 import pytest
@@ -103,8 +104,8 @@ def test_transport_of_content_finds_the_same_subject_in_another_style() -> None:
     assert torch.equal(x0.samples, y0.samples) and torch.equal(x1.samples, y1.samples)
 
 
-def test_transport_of_content_leaves_out_what_has_no_partner() -> None:
-    """Half of the disks are in both sets; the others are noise, which is as near to any other noise."""
+def disks_and_noise() -> tuple[InMemory, InMemory]:
+    """Return two sets of 60 images, of which 30 are disks that are in both; the others are noise."""
     g = torch.Generator().manual_seed(0)
     grid = torch.linspace(-1, 1, 32)
     place = 1.2 * torch.rand(30, 2, 1, 1, generator=g) - 0.6
@@ -112,7 +113,12 @@ def test_transport_of_content_leaves_out_what_has_no_partner() -> None:
     disk = disk * torch.rand(30, 3, 1, 1, generator=g)
     images = [torch.cat([disk, torch.rand(30, 3, 32, 32, generator=g)]) for _ in range(2)]
     source, target = (InMemory((255 * side).byte(), torch.arange(60), num_classes=60, device=CPU) for side in images)
-    x0, x1 = paired("content-ot", source, target, 60)
+    return source, target
+
+
+def test_transport_of_content_leaves_out_what_has_no_partner() -> None:
+    """The disks have one; any noise is as near to any other noise."""
+    x0, x1 = paired("content-ot", *disks_and_noise(), 60)
     assert x0.labels is not None and x1.labels is not None
     assert torch.equal(x0.labels, x1.labels)
     assert sorted(x0.labels.tolist()) == sorted([*range(30)] * 2)
@@ -146,9 +152,30 @@ def test_partners_by_content_are_moved_onto_each_other() -> None:
 def test_a_pair_is_ambiguous_where_another_is_as_near_to_either_of_the_two() -> None:
     cost = torch.tensor([[1.0, 4.0, 9.0], [2.0, 3.0, 8.0], [5.0, 6.0, 7.0]])
     expected = [1 / 2, 3 / 2, 7 / 5]  # next best: of column 0, of row 1, of row 2
-    assert ambiguity(cost, torch.arange(3)).tolist() == pytest.approx(expected)
+    each = torch.arange(3)
+    assert ambiguity(cost, each, each, each).tolist() == pytest.approx(expected)
     swapped = cost[:, [1, 0, 2]]
-    assert ambiguity(swapped, torch.tensor([1, 0, 2])).tolist() == pytest.approx(expected)
+    assert ambiguity(swapped, torch.tensor([1, 0, 2]), each, each).tolist() == pytest.approx(expected)
+
+
+def test_a_copy_of_either_of_a_pair_does_not_make_it_ambiguous() -> None:
+    cost = torch.rand(20, 20, generator=torch.Generator().manual_seed(0))
+    each, partner = torch.arange(20), torch.randperm(20, generator=torch.Generator().manual_seed(1))
+    once = ambiguity(cost, partner, each, each)
+    rows, columns = torch.arange(60) % 20, torch.arange(60) // 3  # three times each, in two orders
+    repeated = ambiguity(cost[rows][:, columns], 3 * partner[rows] + torch.arange(60) // 20, rows, columns)
+    assert torch.equal(repeated, once[rows])
+    alone = torch.zeros(4, dtype=torch.long)
+    assert ambiguity(torch.ones(4, 4), torch.arange(4), alone, alone).tolist() == [0, 0, 0, 0]
+
+
+def test_transport_of_content_keeps_the_same_pairs_of_a_pool_that_has_each_image_four_times() -> None:
+    """As where a folder has fewer images than the pool: 30 disks that are in both, and 30 images of noise in each."""
+    source, target = disks_and_noise()
+    once, often = (paired("content-ot", source, target, count, step=0) for count in (60, 240))
+    kept = [Counter(zip(x0.labels.tolist(), x1.labels.tolist(), strict=True)) for x0, x1 in (once, often)]
+    assert kept[0] == Counter({(disk, disk): 2 for disk in range(30)})
+    assert kept[1] == Counter({pair: 4 * count for pair, count in kept[0].items()})
 
 
 def test_transport_of_content_needs_images() -> None:
