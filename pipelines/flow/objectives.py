@@ -14,7 +14,8 @@ from flowferry.pipelines.flow.times import training_times
 
 SOLVED = 4  # steps of the solution that a step of the map is trained on
 SHORTEST = 1e-4  # a shorter step of the map has the velocity: rounding may leave its solution no length
-JUDGED_EVERY = 8  # of so many samples one is a step of the map that ends at t = 1
+STEP_EVERY = 4  # of so many samples in a row the last is a step of the map
+JUDGED_EVERY = 8  # of so many samples in a row the last is a step of the map that ends at t = 1
 
 BoundNetwork = Callable[..., Tensor]
 """network(xt, t) with xt [B, …] and t [B] or [B, 2] -> its prediction in the shape of xt, to be trained.
@@ -30,10 +31,8 @@ def ends(path: Path, prediction: Prediction, predicted: Tensor, xt: Tensor, t: T
 
 
 def ends_of_steps(path: Path, prediction: Prediction, predicted: Tensor, xt: Tensor, t: Tensor) -> Tensor:
-    """Return where the mean velocities of those steps lead that end at t = 1, [n, …]."""
-    start, end = t.unbind(1)
-    steps = ((start < end) & (end == 1)).nonzero()[:, 0]
-    return xt[steps] + expand(1 - start[steps], xt) * predicted[steps]
+    """Return where each mean velocity leads when followed to t = 1, [B, …]: the end of a step that ends there."""
+    return xt + expand(1 - t[:, 0], xt) * predicted
 
 
 class Objective(NamedTuple):
@@ -47,8 +46,8 @@ class Objective(NamedTuple):
     step: Callable[[Velocity, Callable[[Velocity], Step]], Step]
     """(velocity, solver) -> a step from one time of the grid to the next."""
     results: Callable[[Path, Prediction, Tensor, Tensor, Tensor], Tensor] = ends
-    """(path, prediction, predicted [B, …], xt [B, …], t as drawn) -> the samples of the target [n, …], n ≤ B, that the
-    predictions imply: a critic may judge them."""
+    """(path, prediction, predicted [B, …], xt [B, …], t as drawn) -> the samples of the target [B, …] that the
+    predictions imply."""
     max_time: float = 1.0
     """The latest time at which the network is trained, in [0, 1]."""
     max_steps: int | None = None
@@ -56,7 +55,7 @@ class Objective(NamedTuple):
     nfe: int | None = None
     """Evaluations of the velocity per step; None: as many as the solver needs."""
     judged_every: int = 1
-    """Of so many samples in a row one at least has a result."""
+    """Of so many samples in a row the last has a result that a critic may judge."""
     uniforms: tuple[int, ...] = ()
     """The shape of the random numbers that `draw_times` takes for each sample."""
     two_times: bool = False
@@ -93,7 +92,7 @@ def map_times(u: Tensor, power: float, start: float, path: Path) -> Tensor:
     to = 1 - u[:, 2] * (1 - from_start)
     place = torch.arange(len(u), device=u.device)
     to = torch.where(place % JUDGED_EVERY == JUDGED_EVERY - 1, 1.0, to)
-    is_step = place % 4 == 3
+    is_step = place % STEP_EVERY == STEP_EVERY - 1
     return torch.stack([torch.where(is_step, from_start, s), torch.where(is_step, to, s)], dim=1)
 
 
@@ -108,11 +107,12 @@ def map_loss(
     start = t[:, 0]
     xs = path.interpolate(x0, x1, start)
     truth = prediction.truth(path, x0, x1, start)
-    # Their number is asked of the device, so that only steps cost the evaluations of a solution.
-    steps = (t[:, 1] - start > SHORTEST).nonzero()[:, 0]
-    if len(steps):
-        solved = mean_velocity(lambda x, t: network(x, t.reshape(-1, 1).expand(-1, 2), steps), xs[steps], t[steps])
-        truth = truth.index_copy(0, steps, solved.to(truth))
+    length = t[:, 1] - start
+    # The longest, as many as are drawn: the host would wait for the device to learn how many are long enough.
+    steps = length.topk(-(-len(t) // STEP_EVERY)).indices.sort().values
+    solved = mean_velocity(lambda x, t: network(x, t.reshape(-1, 1).expand(-1, 2), steps), xs[steps], t[steps])
+    is_solved = expand(length[steps] > SHORTEST, xs)
+    truth = truth.index_copy(0, steps, torch.where(is_solved, solved.to(truth), truth[steps]))
     return distance(network(xs, t), truth)
 
 
@@ -122,11 +122,12 @@ def mean_velocity(velocity: Velocity, x: Tensor, t: Tensor) -> Tensor:
 
     It takes SOLVED steps of Adams–Bashforth, even in √t: from a source of images most is decided near t = 0. To train
     the step on a whole solution, by the network's own averaged velocity, is the global consistency of consistency
-    trajectory models (Kim et al. 2023, section 3.2).
+    trajectory models (Kim et al. 2023, section 3.2). A step shorter than SHORTEST is taken to be as long as that.
     """
-    start, end = (expand(time.sqrt(), x) for time in t.unbind(1))
-    grid = [torch.lerp(start, end, share).square() for share in torch.linspace(0, 1, SOLVED + 1).tolist()]
-    return (last(trajectory(adams_bashforth(velocity), x, grid)) - x) / (grid[-1] - grid[0])
+    end = torch.maximum(t[:, 1], t[:, 0] + SHORTEST)
+    start, end = (expand(time.sqrt(), x) for time in (t[:, 0], end))
+    grid = [torch.lerp(start, end, k / SOLVED).square() for k in range(SOLVED + 1)]
+    return (last(trajectory(adams_bashforth(velocity, unbroken=True), x, grid)) - x) / (grid[-1] - grid[0])
 
 
 def follow(velocity: Velocity, solver: Callable[[Velocity], Step]) -> Step:

@@ -140,10 +140,15 @@ def make_accelerator(train: TrainConfig) -> Accelerator:
 
 
 def precision(train: TrainConfig) -> str:
-    """Return the precision in Accelerate's words: the configuration's, `accelerate launch`'s, or the device's best."""
+    """Return the precision in Accelerate's words: the configuration's, `accelerate launch`'s, or the device's best.
+
+    Raises UserError where `accelerate launch` asks for one that `TrainConfig` refuses.
+    """
     if train.precision != "auto":
         return {"fp32": "no"}.get(train.precision, train.precision)
-    return asked_precision() or ("bf16" if has_bf16(best_device()) else "no")
+    if (asked := asked_precision()) == "fp16" and train.optimizer == "muon":
+        raise UserError("ACCELERATE_MIXED_PRECISION: got fp16 with the optimizer muon, expected no or bf16")
+    return asked or ("bf16" if has_bf16(best_device()) else "no")
 
 
 def init_process_group(timeout: timedelta | None = None) -> None:

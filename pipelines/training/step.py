@@ -1,7 +1,6 @@
 """One training step on the device: draw, loss, backward, clip, refuse what is not finite, update, average."""
 
 import copy
-from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
 
@@ -17,7 +16,7 @@ from flowferry.models import build_model, to_device
 from flowferry.pipelines.optimizers import OPTIMIZERS, set_rate
 from flowferry.pipelines.pipeline import Pipeline
 from flowferry.pipelines.storage import checkpoint, weights
-from flowferry.pipelines.training.adversary import Adversary
+from flowferry.pipelines.training.adversary import Adversary, Comparison
 from flowferry.pipelines.training.batches import Pairs, draw_pairs
 from flowferry.pipelines.training.distributed import synchronize_batchnorm
 
@@ -89,46 +88,34 @@ class TrainStep:
         mine = self.global_batch(number).shard(rank, size)
         torch.manual_seed(derive_seed(self.config.seed, "network", number, rank))
         statistics = [buffer.clone() for buffer in self.raw_model.buffers()]
-        real = None if self.adversary is None else self.adversary.draw(number).chunk(size)[rank]
-        loss = self._backward(mine, real)
+        loss = self._backward(mine, None if self.adversary is None else self.adversary.draw(number))
         norm = self._clip_gradients()
         loss = self.accelerator.reduce(loss, "mean")
         refused = self._refuse(~(loss + norm).isfinite(), statistics)
-        for optimizer in self.prepared_optimizers:
-            optimizer.step()
-            optimizer.zero_grad()
+        self._update_weights()
         self._average(number, refused)
         return torch.stack([loss, norm])
 
     def _backward(self, mine: Pairs, real: Tensor | None) -> Tensor:
         """Accumulate the gradients of this process's pairs, part by part; return their loss.
 
-        real: as many target samples, for the adversary.
+        real: target samples for the adversary, of all processes together.
         """
-        parts = self.config.train.accumulate
+        parts, rank = self.config.train.accumulate, self.accelerator.process_index
         loss = torch.zeros((), device=self.accelerator.device)
         for index in range(parts):
             last = index == parts - 1
             with nullcontext() if last else self.accelerator.no_sync(self.model):
-                results: list[Tensor] = []
-                judge, average = self._judge(results), self._ask_average
+                compared = None
+                if self.adversary is not None and real is not None:
+                    compared = Comparison(self.adversary, real, rank * parts + index)
+                judge, average = None if compared is None else compared.judge, self._ask_average
                 part = self.pipeline.loss(*mine.shard(index, parts), judge=judge, average=average) / parts
                 self.accelerator.backward(part)
-                if self.adversary is not None and real is not None:
-                    self.adversary.teach(real.chunk(parts)[index], torch.cat(results), share=1 / parts)
+                if compared is not None:
+                    compared.teach()
             loss += part.detach()
         return loss
-
-    def _judge(self, results: list[Tensor]) -> Callable[[Tensor], Tensor] | None:
-        """Return the adversary's loss of results, which are added to the list; None without an adversary."""
-        if (adversary := self.adversary) is None:
-            return None
-
-        def judge(seen: Tensor) -> Tensor:
-            results.append(seen.detach())
-            return adversary.loss(seen)
-
-        return judge
 
     @torch.no_grad()
     def _ask_average(self, *asked: Any) -> Tensor:
@@ -160,6 +147,18 @@ class TrainStep:
         for buffer, old in zip(self.raw_model.buffers(), statistics, strict=True):
             buffer.copy_(torch.where(refused, old, buffer))
         return refused
+
+    def _update_weights(self) -> None:
+        """Take a step of every optimizer, and remove the gradients."""
+        if (scaler := self.accelerator.scaler) is None:
+            for optimizer in self.prepared_optimizers:
+                optimizer.step()
+        else:  # a prepared optimizer's step ends with the scaler's update, after which the next one is unscaled again
+            for optimizer in self.optimizers:
+                scaler.step(optimizer)
+            scaler.update()
+        for optimizer in self.prepared_optimizers:
+            optimizer.zero_grad()
 
     def _average(self, number: int, refused: Tensor) -> None:
         """Update the average of the weights, unless the step was refused and the run goes on."""
@@ -217,7 +216,7 @@ class TrainStep:
             weights.load_strictly(self.adversary.critic, tensors["critic"], what=what)
         for i, optimizer in enumerate(self.optimizers):
             checkpoint.load_optimizer(optimizer, tensors[f"optimizer{i}"])
-        if self.accelerator.scaler is not None:
+        if self.accelerator.scaler is not None and "scaler" in state:  # none where the precision was another
             self.accelerator.scaler.load_state_dict(state["scaler"])
 
 

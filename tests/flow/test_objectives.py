@@ -134,8 +134,18 @@ def map_loss(network: Callable[..., Tensor], path: str, x0: Tensor, x1: Tensor, 
 
 
 def step_times(device: torch.device) -> Tensor:
-    """Return starts and ends of steps, some of them without length."""
-    times = [[0.0, 1.0], [0.3, 0.3], [0.2, 0.9], [0.0, 0.0], [0.5, 0.51]]
+    """Return starts and ends [9, 2], of which those of samples 0, 4 and 8 are steps: a part of a drawn batch."""
+    times = [
+        [0.0, 1.0],
+        [0.3, 0.3],
+        [0.0, 0.0],
+        [0.9, 0.9],
+        [0.2, 0.9],
+        [0.1, 0.1],
+        [0.4, 0.4],
+        [0.7, 0.7],
+        [0.5, 0.51],
+    ]
     return torch.tensor(times, dtype=torch.float64, device=device)
 
 
@@ -158,7 +168,7 @@ def answer_and_truth(network: Callable[..., Tensor], path: str, x0: Tensor, x1: 
 
 
 def test_a_step_is_trained_to_be_four_of_ab2_along_the_average_and_the_others_as_a_flow(device: torch.device) -> None:
-    x0, x1, t = numbers(5, 3, seed=1, device=device), numbers(5, 3, seed=2, device=device), step_times(device)
+    x0, x1, t = numbers(9, 3, seed=1, device=device), numbers(9, 3, seed=2, device=device), step_times(device)
     answer, truth = answer_and_truth(bent, "linear", x0, x1, t)
     for i, (start, end) in enumerate(t):
         xs, row = torch.lerp(x0[i], x1[i], start)[None], torch.tensor([i], device=device)
@@ -196,18 +206,20 @@ def test_a_step_is_trained_to_be_the_map_up_to_the_error_of_the_solver(device: t
         assert 1.8 < longer / shorter < 2.5  # that of the first step, Euler's, is as its length squared
 
 
-@pytest.mark.parametrize("start", [0.0, 0.3, 1 - 2**-24])
+@pytest.mark.parametrize("start", [0.0, 0.3, 1 - 2**-24, 1.0])
 def test_a_step_too_short_to_be_solved_has_the_velocity(start: float) -> None:
     x0, x1 = numbers(1, 3, seed=1, device=torch.device("cpu")).float(), torch.ones(1, 3)
-    begin = torch.tensor([start])
-    t = torch.stack([begin, torch.nextafter(begin, torch.tensor([2.0]))], dim=1)
-    assert t[0, 0] < t[0, 1]
-    _, truth = answer_and_truth(bent, "linear", x0, x1, t)
-    assert torch.equal(truth, x1 - x0)
+    begin, asked = torch.tensor([start]), []
+    end = torch.nextafter(begin, torch.tensor([2.0]))
+    assert begin < end
+    for t in (torch.stack([begin, end], dim=1), torch.stack([begin, begin], dim=1)):
+        _, truth = answer_and_truth(lambda *told: asked.append(told[0]) or bent(*told), "linear", x0, x1, t)
+        assert torch.equal(truth, x1 - x0)
+    assert all(x.isfinite().all() for x in asked), "a network may compute statistics of its batch"
 
 
 def test_no_gradient_goes_through_what_a_step_is_trained_for(device: torch.device) -> None:
-    x, w = numbers(5, 3, seed=1, device=device), torch.ones(3, dtype=torch.float64, device=device, requires_grad=True)
+    x, w = numbers(9, 3, seed=1, device=device), torch.ones(3, dtype=torch.float64, device=device, requires_grad=True)
     answer, truth = answer_and_truth(lambda x, t, rows=None: w * x, "linear", x, x, step_times(device))
     assert answer.requires_grad and not truth.requires_grad
 
@@ -216,23 +228,35 @@ def test_each_step_is_told_its_own_condition(device: torch.device) -> None:
     asked: list[list[int]] = []
 
     def network(x: Tensor, t: Tensor, rows: Tensor | None = None) -> Tensor:
-        asked.append(list(range(5)) if rows is None else rows.tolist())
+        asked.append(list(range(9)) if rows is None else rows.tolist())
         assert len(asked[-1]) == len(x) == len(t)
         return x
 
-    x = numbers(5, 3, seed=1, device=device)
+    x = numbers(9, 3, seed=1, device=device)
     map_loss(network, "linear", x, x, step_times(device))
-    assert asked == [[0, 2, 4]] * 4 + [[0, 1, 2, 3, 4]]
-    asked.clear()
-    map_loss(network, "linear", x, x, step_times(device)[1:2].expand(5, 2))
-    assert asked == [[0, 1, 2, 3, 4]]
+    assert asked == [[0, 4, 8]] * 4 + [list(range(9))]
 
 
-def test_only_the_steps_to_the_target_have_results_of_a_map(device: torch.device) -> None:
-    xt, u = numbers(5, 3, seed=1, device=device), numbers(5, 3, seed=2, device=device)
-    t = torch.tensor([[0.0, 1.0], [0.3, 0.3], [0.2, 0.9], [1.0, 1.0], [0.75, 1.0]], dtype=torch.float64, device=device)
+@pytest.mark.parametrize("rows", [slice(1, 4), slice(1, 9), slice(2, 7)], ids=["no step", "all", "one of two"])
+def test_a_part_of_any_size_is_trained_as_its_samples_are_in_the_batch(rows: slice, device: torch.device) -> None:
+    """Also where it has fewer steps than others of its size: how many they are is not asked of the device."""
+
+    def network(x: Tensor, t: Tensor, rows: Tensor | None = None) -> Tensor:
+        return bent(x, t)
+
+    x0, x1, t = numbers(9, 3, seed=1, device=device), numbers(9, 3, seed=2, device=device), step_times(device)
+    whole = answer_and_truth(network, "linear", x0, x1, t)
+    part = answer_and_truth(network, "linear", x0[rows], x1[rows], t[rows])
+    for one, other in zip(whole, part, strict=True):
+        torch.testing.assert_close(one[rows], other)
+
+
+def test_the_result_of_a_step_to_the_target_is_its_end(device: torch.device) -> None:
+    """All samples have one, so that which of them are judged depends on their places alone."""
+    xt, u = numbers(3, 3, seed=1, device=device), numbers(3, 3, seed=2, device=device)
+    t = torch.tensor([[0.0, 1.0], [0.75, 1.0], [1.0, 1.0]], dtype=torch.float64, device=device)
     found = OBJECTIVES["map"].results(PATHS["linear"], PREDICTIONS["velocity"], u, xt, t)
-    torch.testing.assert_close(found, torch.stack([xt[0] + u[0], xt[4] + u[4] / 4]))
+    torch.testing.assert_close(found, torch.stack([xt[0] + u[0], xt[1] + u[1] / 4, xt[2]]))
 
 
 @each_power

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from flowferry.configs.recipe import OdeSolverName, SolverConfig, SolverName
 from flowferry.pipelines.flow.paths import PATHS, Path
-from flowferry.pipelines.flow.solvers import SOLVERS, Noise, Solver, Velocity, last, trajectory
+from flowferry.pipelines.flow.solvers import SOLVERS, Noise, Solver, Velocity, adams_bashforth, last, trajectory
 from flowferry.pipelines.flow.times import time_grid
 
 ODES = get_args(OdeSolverName)
@@ -164,6 +164,22 @@ def test_the_multistep_solver_forgets_what_was_before_a_jump(device: torch.devic
         step = SOLVERS["ab2"].make_step(lambda x, t: 2 * t + 0 * x, PATHS["linear"], no_noise)
         step(zero, torch.tensor(start, dtype=torch.float64, device=device), h)
         assert step(zero, torch.tensor(0.5, dtype=torch.float64, device=device), h).item() == pytest.approx(expected)
+
+
+def test_the_multistep_solver_that_is_told_of_no_jump_compares_no_times(
+    device: torch.device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where steps do follow one another, it takes the same."""
+
+    def v(x: Tensor, t: Tensor) -> Tensor:
+        return torch.sin(3 * x) - t
+
+    x, grid = torch.tensor([0.3, -1.0], device=device), torch.linspace(0, 1, 5, device=device) ** 2
+    found = list(trajectory(adams_bashforth(v), x, grid))
+    assert not torch.allclose(found[-1], end(SOLVERS["euler"], v, x, grid), atol=1e-2)
+    monkeypatch.setattr(torch, "allclose", None)
+    told = list(trajectory(adams_bashforth(v, unbroken=True), x, grid))
+    assert all(torch.equal(one, other) for one, other in zip(found, told, strict=True))
 
 
 # --- DDIM -----------------------------------------------------------------------------------------------

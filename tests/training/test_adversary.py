@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,7 +13,9 @@ from flowferry.configs.validation import UserError
 from flowferry.datasets.builders import build_samplers
 from flowferry.models.critic import Critic
 from flowferry.pipelines.flow.losses import adversarial_loss, critic_loss
+from flowferry.pipelines.flow.objectives import OBJECTIVES
 from flowferry.pipelines.pipeline import Pipeline
+from flowferry.pipelines.training.adversary import Comparison
 from flowferry.pipelines.training.batches import draw_pairs
 from flowferry.pipelines.training.step import TrainStep
 from sample_data import CPU
@@ -96,8 +99,14 @@ def test_the_network_descends_the_weighted_sum_and_the_critic_its_own_loss(tiny)
     assert close(others, own, 0.2), "spectral norms are estimates, refined at each forward"
 
 
-def test_parts_of_a_batch_give_the_gradients_of_the_whole(tiny):
-    whole, parts = (step_of(adversarial(tiny, accumulate=parts)) for parts in (1, 4))
+@pytest.mark.parametrize(
+    ("name", "size", "accumulate"),
+    [("fashion2mnist", 16, 4), ("fashion2mnist-map", 32, 4), ("fashion2mnist-map", 24, 2)],
+)
+def test_parts_of_a_batch_give_the_gradients_of_the_whole(tiny, name, size, accumulate):
+    """Also where one part has more results to judge than another, as of 24 samples of a map in two parts."""
+    options = {"adversary": 0.5, "precision": "fp32", "batch_size": size}
+    whole, parts = (step_of(config_of(tiny, 4, name, accumulate=parts, **options)) for parts in (1, accumulate))
     for step in (whole, parts):
         for _ in range(40):
             step.adversary.critic(step.adversary.draw(0))  # so that the spectral norms are no estimates any more
@@ -122,20 +131,41 @@ def test_a_critic_learns_to_tell_results_from_real_images(tiny):
 
 
 def test_of_a_map_the_steps_to_the_target_are_judged_and_each_weighs_as_a_sample_does(tiny):
-    config = config_of(tiny, 4, "fashion2mnist-map", precision="fp32")
-    pipeline, seen = Pipeline(config), []
-    x0, x1 = torch.randn(16, 1, 28, 28), torch.randn(16, 1, 28, 28)
-    t = torch.linspace(0.1, 0.9, 16)[:, None].repeat(1, 2)
-    plain = pipeline.loss(x0, x1, t)
-    assert torch.equal(pipeline.loss(x0, x1, t, judge=lambda results: results.sum() * 0 + len(results)), plain)
-    t[5, 1] = 1.0
+    config = config_of(tiny, 4, "fashion2mnist-map", adversary=0.5, precision="fp32", batch_size=16)
+    adversary, pipeline, seen = step_of(config).adversary, Pipeline(config), []
+    adversary.loss = lambda results: seen.append(results) or results.sum() * 0 + 8
     pipeline.model.forward = lambda x, t, condition: torch.ones_like(x)
-    judged, plain = (
-        pipeline.loss(x0, x1, t, judge=judge) for judge in (lambda r: seen.append(r) or r.sum() * 0 + 8, None)
-    )
-    assert (judged - plain).item() == pytest.approx(8 / 16, abs=1e-5)
-    start = t[5, 0]
-    torch.testing.assert_close(*seen, (torch.lerp(x0[5], x1[5], start) + (1 - start))[None])
+    x0, x1 = torch.randn(16, 1, 28, 28), torch.randn(16, 1, 28, 28)
+    t = OBJECTIVES["map"].draw_times(torch.rand(16, 3), 2.0, 0.0, pipeline.path)
+    compared = Comparison(adversary, adversary.draw(0), 0)
+    judged, plain = (pipeline.loss(x0, x1, t, judge=judge) for judge in (compared.judge, None))
+    assert (judged - plain).item() == pytest.approx(8 * 2 / 16, abs=1e-5)
+    start = t[[7, 15], 0].reshape(2, 1, 1, 1)
+    torch.testing.assert_close(*seen, torch.lerp(x0[[7, 15]], x1[[7, 15]], start) + (1 - start))
+
+
+@pytest.mark.parametrize(("name", "every"), [("fashion2mnist", 1), ("fashion2mnist-map", 8)])
+@pytest.mark.parametrize(("processes", "accumulate"), [(1, 1), (2, 1), (4, 1), (1, 4), (2, 2)])
+def test_each_result_is_compared_with_its_own_real_sample_in_however_many_parts(
+    tiny, name, every, processes, accumulate
+):
+    """Four parts of 48 samples have 12 each, and one or two steps of a map to judge."""
+    config = config_of(tiny, 4, name, adversary=1.0, precision="fp32", batch_size=48, accumulate=accumulate)
+    adversary, learned = step_of(config).adversary, []
+    adversary.accelerator = SimpleNamespace(num_processes=processes)
+    adversary.loss = torch.mean
+    adversary.teach = lambda *told, share: learned.append((*told, share))
+    real, seen, loss = adversary.draw(0), torch.arange(48.0), 0.0
+    assert len(real) == 48 // every
+    for index, part in enumerate(seen.chunk(processes * accumulate)):
+        compared = Comparison(adversary, real, index)
+        loss += compared.judge(part).item() / (processes * accumulate)
+        compared.teach()
+    judged = seen[every - 1 :: every]
+    assert torch.equal(torch.cat([one for one, _, _ in learned]), real)
+    assert torch.equal(torch.cat([results for _, results, _ in learned]), judged)
+    assert [share for *_, share in learned] == [len(one) * processes / len(real) for one, _, _ in learned]
+    assert loss == pytest.approx(judged.sum().item() / 48)
 
 
 def test_a_step_of_a_map_is_learned_from_the_average(tiny):
@@ -154,6 +184,46 @@ def test_each_part_of_a_batch_must_show_a_result(tiny):
     with pytest.raises(UserError, match=f"^{message} for the adversary of a map$"):
         step_of(small)
     step_of(replace(small, train=replace(small.train, accumulate=2))).take(0, lr=1e-3)
+
+
+# --- fp16 --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def in_half(tiny):
+    """Return a step that scales its loss by 1024; Accelerate itself does so on GPUs alone."""
+    accelerator = Accelerator(cpu=True, mixed_precision="fp16")
+    accelerator.native_amp, accelerator.scaler = True, torch.amp.GradScaler("cpu", init_scale=1024.0)
+    config = config_of(tiny, 4, "fashion2mnist", adversary=0.5, precision="fp16", optimizer="adam", clip_norm=None)
+    return TrainStep(config, accelerator, *build_samplers(config, data_root=Path(), split="train", device=CPU))
+
+
+def test_under_fp16_network_and_critic_step_along_their_gradients(in_half):
+    gradients: list[list[Tensor]] = []
+    for optimizer in in_half.optimizers:
+        optimizer.register_step_pre_hook(
+            lambda self, *_: gradients.append([p.grad.clone() for p in self.param_groups[0]["params"]])
+        )
+    in_half.take(0, lr=1e-3)
+    for optimizer, found in zip(in_half.optimizers, gradients, strict=True):
+        (group,) = optimizer.param_groups
+        for parameter, gradient in zip(group["params"], found, strict=True):
+            mean = optimizer.state[parameter]["exp_avg"] / (1 - group["betas"][0])
+            torch.testing.assert_close(mean, gradient)
+    assert max(gradient.abs().max() for gradient in gradients[1]) > 1e-3
+    assert in_half.accelerator.scaler.state_dict()["_growth_tracker"] == 1, "a step counts once"
+
+
+def test_under_fp16_a_step_that_is_not_finite_is_left_out_and_halves_the_scale_once(in_half):
+    in_half.take(0, lr=1e-3)
+    pairs = in_half.global_batch(1)
+    pairs.x1[0] = torch.inf
+    in_half.global_batch = lambda number: pairs
+    before = [p.detach().clone() for model in (in_half.raw_model, in_half.adversary.critic) for p in model.parameters()]
+    in_half.take(1, lr=1e-3)
+    after = [p for model in (in_half.raw_model, in_half.adversary.critic) for p in model.parameters()]
+    assert all(torch.equal(old, new) for old, new in zip(before, after, strict=True))
+    assert in_half.accelerator.scaler.get_scale() == 512
 
 
 # --- a run -------------------------------------------------------------------------------------------

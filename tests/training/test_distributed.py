@@ -13,6 +13,9 @@ import torch
 from safetensors.torch import load_file
 from torch.distributed import TCPStore
 
+from flowferry.configs.recipe import TrainConfig
+from flowferry.configs.validation import UserError
+from flowferry.pipelines.training.distributed import precision
 from tiny_runs import ROOT, TINY, assert_same_run, losses, metrics, wait_for
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
@@ -94,6 +97,21 @@ def test_a_run_goes_on_with_another_number_of_processes(tmp_path: Path) -> None:
     for steps, processes in ((2, 2), (4, 4), (6, 1)):
         trained(tmp_path / "changing", steps, processes=processes)
     torch.testing.assert_close(losses(tmp_path / "changing"), losses(tmp_path / "whole"), rtol=1e-5, atol=0)
+
+
+# --- precision ------------------------------------------------------------------------------------------
+
+
+def test_fp16_with_muon_is_refused_of_accelerate_launch_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its scaler would find no gradient in the optimizer. What the configuration says goes first."""
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "fp16")
+    line = "^ACCELERATE_MIXED_PRECISION: got fp16 with the optimizer muon, expected no or bf16$"
+    with pytest.raises(UserError, match=line):
+        precision(TrainConfig(optimizer="muon"))
+    assert precision(TrainConfig(optimizer="adam")) == "fp16"
+    assert precision(TrainConfig(optimizer="muon", precision="fp32")) == "no"
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    assert precision(TrainConfig(optimizer="muon")) == "bf16"
 
 
 # --- stopping together ----------------------------------------------------------------------------------

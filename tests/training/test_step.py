@@ -194,3 +194,17 @@ def test_the_tensors_of_a_step_are_all_that_the_next_one_needs(train_step: Calla
     for group, tensors in ours.items():
         assert tensors.keys() == theirs[group].keys()
         assert all(torch.equal(tensor, theirs[group][name]) for name, tensor in tensors.items())
+
+
+def test_a_checkpoint_goes_on_at_a_precision_that_scales_the_loss(train_step: Callable[..., TrainStep]) -> None:
+    """One of fp32 or bf16 says nothing of the scale, which then begins as in a new run."""
+    plain, scaled = train_step(), train_step()
+    scaled.accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=64.0)
+    assert scaled.scales_loss and not plain.scales_loss
+    scaled.load(plain.tensors(), plain.state(), what="the copy")
+    assert scaled.accelerator.scaler.get_scale() == 64
+    saved = scaled.state()
+    saved["scaler"]["scale"] = 8.0
+    scaled.load(plain.tensors(), saved, what="the copy")
+    assert scaled.accelerator.scaler.get_scale() == 8
+    plain.load(scaled.tensors(), saved, what="the copy")
