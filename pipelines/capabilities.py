@@ -21,8 +21,8 @@ from flowferry.pipelines.flow.times import list_length, rest_of, strided_grid, t
 from flowferry.pipelines.flow.variances import VARIANCES
 from flowferry.pipelines.pretrained import Pretrained
 
-BLOCK, BLOCK_OF_IMAGES_ON_CPU = 256, 32  # samples that go through the network at a time, of images up to
-LARGE = 64 * 64  # pixels; of larger ones fewer, so that a block takes no more memory
+BLOCK, BLOCK_OF_IMAGES_ON_CPU = 256, 32  # samples that go through the network at a time
+LARGE = 64 * 64  # pixels: of larger images a block holds fewer, so that it takes no more memory
 TILE, OVERLAP = 512, 64  # pixels
 
 

@@ -64,7 +64,7 @@ def test_results_are_shown_in_the_range_in_which_their_format_holds_them(
     options = ("--range", "0", "4095", "--sheet", "--html", *(("--format", format) if format else ()))
     assert translate(trained, source, tmp_path / "out", *options) == 0
     page = (tmp_path / "out" / "index.html").read_text()
-    assert "index.html" not in page and page.count("<figcaption") == 2
+    assert page.count("<figcaption") == 2
     shown = re.findall(r'class="after" src="data:image/png;base64,([^"]*)"', page)
     float32, uint16 = (np.asarray(Image.open(BytesIO(base64.b64decode(one)))).astype(int) for one in shown)
     assert np.ptp(float32) > 50, "it would be nearly black in the range of the input"
